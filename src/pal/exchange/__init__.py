@@ -1,0 +1,1 @@
+"""The hot loop between walkers and committee."""

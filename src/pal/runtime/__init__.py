@@ -1,0 +1,1 @@
+"""Agent, nursery and workers: the processes of a campaign."""

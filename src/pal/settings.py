@@ -1,0 +1,366 @@
+"""The settings of a campaign: strict, with units and defaults, from TOML, JSON or Python.
+
+Unknown keys are refused with the nearest known name. Durations are seconds, or text such as
+"90 s", "15 min", "2 h", "3 d".
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from pal.errors import SettingsError
+
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def _quantity(value: Any, units: Mapping[str, float]) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?\d+)?)\s*([A-Za-z]*)\s*", value)
+    if not match or (match[2] and match[2] not in units):
+        raise ValueError(f"cannot read {value!r}; write a number and one of: {', '.join(units)}")
+    return float(match[1]) * units[match[2]] if match[2] else float(match[1])
+
+
+def _seconds(value: Any) -> Any:
+    return _quantity(value, _UNITS)
+
+
+def _bytes(value: Any) -> Any:
+    number = _quantity(value, _BYTES)
+    return int(number) if isinstance(number, float) else number
+
+
+Seconds: TypeAlias = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
+Bytes: TypeAlias = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
+
+
+class Kernel(_Section):
+    """Which code plays a role, and how."""
+
+    kernel: Any = Field(description="'package.module:Class', a short name, or a Python object")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the kernel")
+    threads: PositiveInt = Field(default=1, description="threads per process")
+
+
+class GeneratorSettings(Kernel):
+    """The explorers."""
+
+    walkers: PositiveInt = Field(default=1, description="number of trajectories")
+    hosts: PositiveInt | Literal["each"] = Field(
+        default="each", description="processes that run them; 'each': one process per walker"
+    )
+    placement: Literal["hosts", "committee"] = Field(
+        default="hosts",
+        description="'committee': walkers live in the committee's process (tight coupling)",
+    )
+
+
+class ModelSettings(Kernel):
+    """The committee, predicting and training."""
+
+    members: PositiveInt = Field(default=4, description="models compared for disagreement")
+    predictors: PositiveInt = Field(
+        default=1, description="processes that predict; 1: the exchange holds the whole committee"
+    )
+    trainers: PositiveInt = Field(default=1, description="processes that train")
+    train: bool = Field(default=True, description="False: pure simulation with given weights")
+    weights: Path | None = Field(
+        default=None, description="folder with member-<k>.npz to start from"
+    )
+    weights_every: PositiveInt = Field(
+        default=10, description="epochs between two transfers of weights to the predictors"
+    )
+    reinitialise_every: Count = Field(
+        default=0, description="rounds of training after which weights start anew; 0: never"
+    )
+    device: str = Field(default="cpu", description="device of the predictors")
+    train_device: str = Field(default="cpu", description="device of the trainers")
+
+
+class OracleSettings(Kernel):
+    """Who labels."""
+
+    enabled: bool = Field(default=True, description="False: no labels, walkers and models only")
+    workers: PositiveInt = Field(default=1, description="labelling processes")
+    deadline: Seconds | None = Field(default=None, description="longest time for one label")
+    retries: Count = Field(default=1, description="further tries of a failed label")
+    grace: Seconds = Field(
+        default=30.0, description="time running labels are given at the end, then requeued"
+    )
+
+
+class SelectorSettings(Kernel):
+    """Which samples are worth a label."""
+
+    kernel: Any = Field(default="deviation", description=Kernel.model_fields["kernel"].description)
+    rerank: bool = Field(
+        default=False, description="order the queue anew whenever new weights have come"
+    )
+
+
+class ExchangeSettings(_Section):
+    """The hot loop between walkers and committee."""
+
+    batching: Literal["all", "ready"] = Field(
+        default="ready",
+        description="'all': every living walker, deterministic; 'ready': whoever is ready",
+    )
+    max_size: PositiveInt | None = Field(default=None, description="largest batch; none: no limit")
+    min_size: PositiveInt = Field(default=1, description="batch worth waiting for ('ready')")
+    max_wait: Seconds = Field(default=0.01, description="longest wait for min_size ('ready')")
+    slot_size: Bytes = Field(
+        default=4 << 20, description="room per walker for a sample, and for its feedback"
+    )
+
+
+class QueueSettings(_Section):
+    """The candidates that wait for an oracle."""
+
+    capacity: PositiveInt = Field(default=100, description="most candidates waiting")
+    when_full: Literal["drop_new", "drop_certain", "drop_old"] = Field(
+        default="drop_certain",
+        description="which candidate gives way: the new one, the least uncertain, the oldest",
+    )
+
+
+class TrainingSettings(_Section):
+    """What trainers learn from, and when."""
+
+    retrain_size: PositiveInt = Field(
+        default=10, description="new labels that interrupt training and start the next round"
+    )
+    window: PositiveInt | None = Field(
+        default=None, description="rolling dataset: only the newest so many; none: all"
+    )
+    bootstrap: bool = Field(
+        default=False, description="each member learns from its own resampling of the dataset"
+    )
+
+
+class InitialSettings(_Section):
+    """What is labelled before exploration starts."""
+
+    kernel: Any = Field(default=None, description="callable that yields the first samples")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the callable")
+    labels: Count | None = Field(
+        default=None,
+        description="labels that must be there, and trained on, before walkers start; "
+        "none: all that `kernel` yields",
+    )
+
+
+class StopSettings(_Section):
+    """When the campaign ends by itself. The first rule met stops it."""
+
+    after: Seconds | None = Field(default=None, description="wall time")
+    labels: PositiveInt | None = Field(default=None, description="labels in the ledger")
+    epochs: PositiveInt | None = Field(default=None, description="epochs of the busiest trainer")
+    samples: PositiveInt | None = Field(default=None, description="samples the walkers made")
+    quiet: Seconds | None = Field(default=None, description="no uncertain sample for so long")
+    failures: PositiveInt | None = Field(
+        default=20, description="failed labels in a row: the oracle is broken"
+    )
+    final_training: Seconds = Field(
+        default=60.0, description="longest training on the last labels, after the stop"
+    )
+
+
+class RestartSettings(_Section):
+    """How often a dead worker is started again."""
+
+    budget: Count = Field(default=10, description="restarts of one worker within an hour")
+    delay: Seconds = Field(default=0.1, description="first pause; doubled each time, up to 30 s")
+
+
+class EvaluationSettings(_Section):
+    """How good the models became, judged after the campaign on data nobody trained on."""
+
+    data: Path | None = Field(
+        default=None, description="labelled samples (extxyz or npz), never used for training"
+    )
+    field: str = Field(default="forces", description="the label's name to compare")
+    unit: str = Field(default="", description="unit of the error in reports")
+    scale: float = Field(default=1.0, description="factor from the label's unit to `unit`")
+
+
+class Settings(_Section):
+    """One campaign."""
+
+    name: str = Field(default="campaign", description="shown in status and reports")
+    directory: Path = Field(default=Path("run"), description="the campaign's run directory")
+    seed: int = Field(default=0, description="all random numbers of the kernels come from it")
+    mode: Literal["parallel", "serial"] = Field(
+        default="parallel", description="'serial': explore, label, train one after the other"
+    )
+    save_interval: Seconds = Field(default=60.0, description="between two savings of states")
+    generator: GeneratorSettings
+    model: ModelSettings
+    oracle: OracleSettings
+    selector: SelectorSettings = Field(default_factory=SelectorSettings)
+    exchange: ExchangeSettings = Field(default_factory=ExchangeSettings)
+    queue: QueueSettings = Field(default_factory=QueueSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    initial: InitialSettings = Field(default_factory=InitialSettings)
+    stop: StopSettings = Field(default_factory=StopSettings)
+    restart: RestartSettings = Field(default_factory=RestartSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        if self.model.predictors > self.model.members:
+            raise ValueError(
+                f"model.predictors = {self.model.predictors} but model.members = "
+                f"{self.model.members}: each predictor needs at least one member"
+            )
+        if self.model.trainers > self.model.members:
+            raise ValueError(
+                f"model.trainers = {self.model.trainers} but model.members = "
+                f"{self.model.members}: each trainer needs at least one member"
+            )
+        if self.generator.placement == "committee" and self.model.predictors > 1:
+            raise ValueError(
+                "generator.placement = 'committee' needs the committee in one process: "
+                "set model.predictors = 1"
+            )
+        if self.mode == "serial" and not (self.oracle.enabled and self.model.train):
+            raise ValueError("mode = 'serial' needs oracle.enabled and model.train")
+        return self
+
+
+def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read settings from a TOML or JSON file.
+
+    `overrides` maps dotted names ("oracle.workers") to values. Relative paths in the file are
+    taken from the file's folder.
+
+    Raises:
+        SettingsError: naming the file, the key and the fix.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read settings file {path}: {error.strerror}; "
+            "name an existing one, or make one with `pal init`"
+        ) from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise SettingsError(f"{path} cannot be parsed: {error}") from error
+    for name, value in (overrides or {}).items():
+        _put(data, name, value)
+    settings = parse(data, str(path))
+    return _anchored(settings, path.resolve().parent)
+
+
+def parse(data: Mapping[str, Any], source: str = "settings") -> Settings:
+    """Validate settings given as a mapping.
+
+    Raises:
+        SettingsError: every problem on a line of its own.
+    """
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise SettingsError(f"{source}:\n  " + "\n  ".join(lines)) from error
+
+
+def _put(data: dict[str, Any], name: str, value: Any) -> None:
+    *sections, key = name.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise SettingsError(f"{name} cannot be set: {section} is not a section")
+    data[key] = value
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """Make the paths of a settings file absolute."""
+
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else folder / path
+
+    return settings.model_copy(
+        update={
+            "directory": absolute(settings.directory),
+            "model": settings.model.model_copy(
+                update={"weights": absolute(settings.model.weights)}
+            ),
+            "evaluation": settings.evaluation.model_copy(
+                update={"data": absolute(settings.evaluation.data)}
+            ),
+        }
+    )
+
+
+def _explain(problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    name = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _known_names(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"{name}: unknown setting; {hint}"
+    if problem["type"] == "missing":
+        return f"{name}: missing"
+    got = problem.get("input")
+    shown = "" if isinstance(got, Mapping | BaseModel) else f" (got {got!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}{shown}" if name else message
+
+
+def _known_names(section: list[str]) -> list[str]:
+    model: Any = Settings
+    for part in section:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the settings file, for editors."""
+    return Settings.model_json_schema()
+
+
+def dump(settings: Settings) -> dict[str, Any]:
+    """Return settings as plain data; kernels given as Python objects appear by their name."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items() if item is not None}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if isinstance(value, str | int | float | bool) or value is None:
+            return value
+        if isinstance(value, Path):
+            return str(value)
+        return getattr(value, "__qualname__", type(value).__qualname__)
+
+    result: dict[str, Any] = plain(settings.model_dump())
+    return result

@@ -1,0 +1,1 @@
+"""Public checks of user kernels, and tools for tests."""

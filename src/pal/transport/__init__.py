@@ -1,0 +1,1 @@
+"""Roads between processes: codec, shared memory, doorbells, channels."""
