@@ -1,0 +1,96 @@
+"""The oracle pool: who is free, who works on what, and for how long."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pal.controller.queue import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A label being made since `started`, in seconds on the campaign's clock."""
+
+    entry: Entry
+    started: float
+
+
+class OraclePool:
+    """Every living oracle is free or has one label running; a killed one awaits its end.
+
+    Any index may report ready, so that oracles may join at any time.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        # Ordered dictionaries, because a plain one gets slow when emptied from its front.
+        self.free: OrderedDict[int, None] = OrderedDict()
+        self.running: OrderedDict[int, Running] = OrderedDict()
+        """By oracle, in the order of their start."""
+        self.killed: dict[int, Running] = {}
+        """Told to die for their deadline; their sample is still with them."""
+
+    def __len__(self) -> int:
+        """Count the labels being made."""
+        return len(self.running) + len(self.killed)
+
+    def __iter__(self) -> Iterator[tuple[int, Entry]]:
+        for oracle, running in (self.running | self.killed).items():
+            yield oracle, running.entry
+
+    def ready(self, oracle: int) -> Entry | None:
+        """Note that an oracle starts; return what it was thought to be working on."""
+        orphan = self.lost(oracle)
+        self.free[oracle] = None
+        return orphan
+
+    def lost(self, oracle: int) -> Entry | None:
+        """Note that an oracle died; return what it was working on."""
+        self.free.pop(oracle, None)
+        running = self.running.pop(oracle, None) or self.killed.pop(oracle, None)
+        return running.entry if running else None
+
+    def choose(self, avoid: frozenset[int]) -> int | None:
+        """Name the oracle that has been free for longest, outside `avoid` if others live."""
+        for oracle in self.free:
+            if oracle not in avoid:
+                return oracle
+        living = len(self.free) + len(self.running)
+        known = sum(oracle in self.free or oracle in self.running for oracle in avoid)
+        return next(iter(self.free), None) if living == known else None
+
+    def start(self, oracle: int, entry: Entry, now: float) -> None:
+        """Give a free oracle a sample."""
+        del self.free[oracle]
+        self.running[oracle] = Running(entry, now)
+
+    def answered(self, oracle: int, sample: int) -> Entry | None:
+        """Take an oracle's answer; None if the sample is not, or no longer, running there."""
+        running = self.running.get(oracle) or self.killed.get(oracle)
+        if running is None or running.entry.sample != sample:
+            return None
+        if self.killed.pop(oracle, None) is None:
+            del self.running[oracle]
+            self.free[oracle] = None
+        return running.entry
+
+    def overdue(self, now: float) -> list[int]:
+        """Name, once, each oracle whose label takes longer than the deadline."""
+        late: list[int] = []
+        while self._deadline is not None and self.running:
+            oracle, running = next(iter(self.running.items()))
+            if now - running.started < self._deadline:
+                break
+            self.killed[oracle] = self.running.pop(oracle)
+            late.append(oracle)
+        return late
+
+    def recall(self) -> list[tuple[int, Entry, bool]]:
+        """Take every running label back: (oracle, entry, whether the oracle must be killed)."""
+        taken = [(oracle, r.entry, True) for oracle, r in self.running.items()]
+        taken += [(oracle, r.entry, False) for oracle, r in self.killed.items()]
+        self.running.clear()
+        self.killed.clear()
+        return taken

@@ -1,0 +1,67 @@
+"""What the controller goes by: plain numbers, and what an earlier session left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from pal.controller.events import Candidate
+
+INITIAL: Final = -1
+"""The walker of samples that were there before exploration began."""
+
+WhenFull: TypeAlias = Literal["drop_new", "drop_certain", "drop_old"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a campaign is run. Times are seconds; None means no limit.
+
+    `trainers` lists, for each trainer, the members it fits. `initial_labels` are needed before
+    exploration starts. The stop rules have the names they have in the settings.
+    """
+
+    n_oracles: int = 1
+    trainers: tuple[tuple[int, ...], ...] = ((0,),)
+    oracle_deadline: float | None = None
+    oracle_retries: int = 1
+    grace: float = 30.0
+    queue_capacity: int = 100
+    when_full: WhenFull = "drop_certain"
+    retrain_size: int = 10
+    window: int | None = None
+    reinitialise_every: int = 0
+    serial: bool = False
+    labelling: bool = True
+    training: bool = True
+    rerank: bool = False
+    initial_labels: int = 0
+    after: float | None = None
+    labels: int | None = None
+    epochs: int | None = None
+    samples: int | None = None
+    quiet: float | None = None
+    failures: int | None = 20
+    final_training: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What earlier sessions of the campaign left.
+
+    `queued` holds (candidate, attempts so far) in their order, the labels that were running
+    when the session ended among them. `labelled` are sample numbers in the order of their
+    commit. `epochs` is that of the busiest trainer, `elapsed` in seconds, and `proposed` the
+    candidates the exchange has proposed; initial samples do not count in it.
+    """
+
+    queued: tuple[tuple[Candidate, int], ...] = ()
+    labelled: tuple[int, ...] = ()
+    samples: int = 0
+    uncertain: int = 0
+    epochs: int = 0
+    elapsed: float = 0.0
+    failed: int = 0
+    quarantined: int = 0
+    dropped: int = 0
+    proposed: int = 0
