@@ -1,0 +1,191 @@
+"""The tables of the ledger, their version, and how SQLite is told to keep them safe."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from pal.errors import LedgerDiskError, LedgerError, LedgerLockedError, LedgerVersionError
+
+FORMAT: Final = 1
+_BUSY_SECONDS: Final = 30.0
+
+_TABLES: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE samples (
+    id INTEGER PRIMARY KEY, state TEXT NOT NULL, attempts INTEGER NOT NULL,
+    walker INTEGER NOT NULL, version INTEGER NOT NULL, uncertainty REAL, created REAL NOT NULL);
+CREATE TABLE inputs (sample INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE labels (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, sample INTEGER NOT NULL UNIQUE,
+    oracle INTEGER NOT NULL, host TEXT NOT NULL, seconds REAL NOT NULL, time REAL NOT NULL,
+    data BLOB NOT NULL);
+CREATE TABLE history (
+    seq INTEGER PRIMARY KEY, time REAL NOT NULL, sample INTEGER NOT NULL, state TEXT NOT NULL,
+    detail TEXT NOT NULL);
+CREATE INDEX history_of_sample ON history (sample);
+CREATE TABLE metrics (seq INTEGER PRIMARY KEY, time REAL NOT NULL, json TEXT NOT NULL);
+CREATE TABLE sessions (
+    number INTEGER PRIMARY KEY, start REAL NOT NULL, "end" REAL, began REAL NOT NULL,
+    host TEXT NOT NULL, pid INTEGER NOT NULL, version TEXT NOT NULL, settings TEXT NOT NULL,
+    reason TEXT NOT NULL);
+CREATE TABLE failures (
+    seq INTEGER PRIMARY KEY, time REAL NOT NULL, role TEXT NOT NULL, idx INTEGER NOT NULL,
+    kind TEXT NOT NULL, message TEXT NOT NULL, host TEXT NOT NULL, sample INTEGER,
+    traceback TEXT NOT NULL);
+CREATE TABLE notes (
+    seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+"""
+# A sample's arrays have a table of their own because SQLite writes a whole row again when one
+# value of it changes, and `state` changes often.
+
+_LOCAL: Final = frozenset(
+    {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs"}
+    | {"reiserfs", "tmpfs", "xfs", "zfs"}
+)
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """Open the ledger for writing, and make its tables if there are none.
+
+    Raises:
+        LedgerError: the file is damaged, of another format, or the disk refuses.
+    """
+    with explained(file):
+        db = _connection(f"{file.resolve().as_uri()}?mode=rwc")
+        try:
+            _check_version(db, file)
+            mode = journal_mode(file.parent)
+            db.execute(f"PRAGMA journal_mode = {mode}")
+            # FULL: a commit is on the disk when it returns, in either journal mode.
+            db.execute("PRAGMA synchronous = FULL")
+            # On macOS a plain fsync leaves data in the drive's cache; elsewhere without effect.
+            db.execute("PRAGMA fullfsync = ON")
+            db.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+            if not _format(db):
+                db.executescript(
+                    f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;"
+                )
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def connect_readonly(file: Path) -> sqlite3.Connection:
+    """Open the ledger for reading only; a writer may run, or have been killed.
+
+    Raises:
+        LedgerError: there is no ledger, it is damaged or of another format.
+    """
+    if not file.is_file():
+        raise LedgerError(
+            f"there is no campaign in {file.parent}: {file.name} is missing; "
+            "name the directory of a campaign"
+        )
+    with explained(file):
+        uri = f"{file.resolve().as_uri()}?mode=ro"
+        if not os.access(file.parent, os.W_OK) and not _journal(file):
+            # Readers of a WAL need to write beside it. Without a WAL, and where nobody can
+            # begin one, the file stays as it is and may be read without.
+            uri += "&immutable=1"
+        db = _connection(uri)
+        try:
+            _check_version(db, file)
+            if not _format(db):
+                raise LedgerError(f"{file} holds no campaign yet; try again once it has started")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+@contextmanager
+def explained(file: Path) -> Iterator[None]:
+    """Turn what SQLite raises into ledger errors that name the file and the fix."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise LedgerLockedError(
+                f"{file} was kept busy by another process for {_BUSY_SECONDS:g} s; "
+                "close programs that have it open, such as the sqlite3 shell"
+            ) from error
+        if name.startswith(
+            ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+        ):
+            raise LedgerDiskError(
+                f"the disk refused {file}: {error} ({name}); free some space or make the "
+                "directory writable, then go on"
+            ) from error
+        raise LedgerError(
+            f"{file} cannot be used: {error} ({name or type(error).__name__}); it is damaged or "
+            "no ledger: restore it from a copy, or recover it with `sqlite3 ledger.sqlite "
+            "'.recover'`"
+        ) from error
+
+
+def journal_mode(directory: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """Choose SQLite's journal for the file system of a directory.
+
+    WAL lets readers look on while the writer commits, with one fsync a commit, but it needs
+    memory shared between all processes that have the file open, which only a local file
+    system gives (https://sqlite.org/wal.html). Everywhere else, and wherever the file system
+    is not known to be local (also on macOS, which has no list of mounts to read), the rollback
+    journal is used: right on every file system, at the price of some more fsyncs.
+    """
+    return "WAL" if file_system(directory, mounts) in _LOCAL else "TRUNCATE"
+
+
+def file_system(directory: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """Name the type of the file system a directory is on, e.g. "ext4"; "" if unknown."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    place, best, found = directory.resolve(), -1, ""
+    for line in lines:
+        _, point, kind, *_ = f"{line}   ".split(" ")
+        # The kernel writes blanks and such in a mount point as octal numbers.
+        folder = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point))
+        # Of two mounts on the same point the later one covers the earlier.
+        if place.is_relative_to(folder) and len(folder.parts) >= best:
+            best, found = len(folder.parts), kind
+    return found
+
+
+def _connection(uri: str) -> sqlite3.Connection:
+    # The connection is handed from the thread that opens it to the one that writes.
+    return sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+
+
+def _format(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_version(db: sqlite3.Connection, file: Path) -> None:
+    tables = int(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    found = _format(db)
+    if found == FORMAT or not (found or tables):
+        return
+    if not found:
+        raise LedgerError(
+            f"{file} is an SQLite file that PAL did not write; name another directory"
+        )
+    raise LedgerVersionError(
+        f"{file} has format {found}, this PAL reads format {FORMAT}; use the PAL that wrote it "
+        "(`SELECT version FROM sessions` in the file tells), or start in a new directory"
+    )
+
+
+def _journal(file: Path) -> bool:
+    wal = file.with_name(f"{file.name}-wal")
+    return wal.exists() and wal.stat().st_size > 0
