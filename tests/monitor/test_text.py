@@ -66,6 +66,7 @@ def test_improvement_says_smaller_larger_or_nothing() -> None:
     assert text.improvement(812, 121) == "6.7 times smaller"
     assert text.improvement(10, 25) == "2.5 times larger"
     assert text.improvement(10, 10.01) == "unchanged"
+    assert text.improvement(1234, 1) == "1,234 times smaller"
     assert text.improvement(0, 1) == ""
     assert text.improvement(math.nan, 1) == ""
 

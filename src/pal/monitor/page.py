@@ -24,31 +24,19 @@ _CSS = """
     --series-5: #9bd3f3; --series-6: #e6c229;
   }
 }
-@media print {
-  :root {
-    color-scheme: light;
-    --page: #ffffff; --ink: #000000; --muted: #444444; --grid: #dddddd; --card: #ffffff;
-    --good: #00664b;
-    --series-1: #0072b2; --series-2: #d55e00; --series-3: #009e73; --series-4: #b04f86;
-    --series-5: #3f9fd1; --series-6: #8a6d00;
-  }
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  .tile { border: 1px solid var(--grid); }
-  figure, .tile, .scroll { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
-}
 * { box-sizing: border-box; }
 body {
   margin: 0 auto; max-width: 1120px; padding: 2.5rem 1.5rem 4rem;
   background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
     "Liberation Sans", sans-serif;
   overflow-wrap: anywhere;
 }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0; letter-spacing: -0.01em; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 0.9rem; }
 p { margin: 0.35rem 0; max-width: 46rem; }
-.quiet, figcaption, footer { color: var(--muted); font-size: 0.875rem; }
+.tiles + ul { margin-top: 1rem; }
+.quiet, figcaption { color: var(--muted); font-size: 0.875rem; }
 .lead { font-size: 1.15rem; margin: 1rem 0; }
 .tiles { display: grid; gap: 0.75rem; margin-top: 1.6rem;
   grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
@@ -72,6 +60,7 @@ svg text { font-family: inherit !important; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem;
   font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; margin-top: 1.2rem; }
+details .scroll { margin-top: 0; }
 th { text-align: left; font-weight: 500; color: var(--muted); }
 th, td { padding: 0.35rem 1.2rem 0.35rem 0; border-bottom: 1px solid var(--grid);
   vertical-align: top; }
@@ -83,7 +72,20 @@ details[open] > summary { margin-bottom: 0.5rem; }
 pre { font-size: 0.78rem; line-height: 1.4; white-space: pre-wrap; background: var(--card);
   border-radius: 6px; padding: 0.6rem 0.8rem; margin: 0.3rem 0 0; }
 ul { margin: 0.4rem 0; padding-left: 1.2rem; }
-footer { margin-top: 3rem; }
+@media print {
+  :root {
+    color-scheme: light;
+    --page: #ffffff; --ink: #000000; --muted: #444444; --grid: #dddddd; --card: #ffffff;
+    --good: #00664b;
+    --series-1: #0072b2; --series-2: #d55e00; --series-3: #009e73; --series-4: #b04f86;
+    --series-5: #3f9fd1; --series-6: #8a6d00;
+  }
+  html { font-size: 11px; }
+  body { max-width: none; padding: 0; font-size: 1rem; }
+  .tile { border: 1px solid var(--grid); }
+  figure, .tile, tr { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+}
 """
 
 

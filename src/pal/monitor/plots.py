@@ -6,7 +6,7 @@ serves the light and the dark page, and print. It is imported when the first plo
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import re
 import warnings
@@ -77,11 +77,12 @@ _STYLE: Final = {
 
 
 def available() -> bool:
-    """Whether matplotlib is installed."""
+    """Whether matplotlib is installed, and can be imported."""
     try:
-        return importlib.util.find_spec("matplotlib") is not None
-    except ValueError:
+        importlib.import_module("matplotlib.figure")
+    except ImportError:
         return False
+    return True
 
 
 def learning(evaluations: Sequence[Evaluation], quantity: str) -> str:

@@ -13,7 +13,7 @@ from pal.monitor import page, plots
 from pal.monitor.comparison import Band, CampaignData, bands, common_error
 from pal.monitor.metrics import Evaluation, Snapshot
 from pal.monitor.summary import BUSY_COLUMNS, Summary, busy_rows
-from pal.monitor.text import duration, error_name, figure, improvement, plural, with_unit
+from pal.monitor.text import duration, error_name, figure, improvement, plural, times, with_unit
 
 SHOWN_FAILURES: Final = 200
 """Failures written out in the report; the ledger has them all."""
@@ -102,7 +102,7 @@ def _tiles(summary: Summary) -> Iterator[str]:
     lost = f"{summary.failed:,} failed, {summary.dropped:,} dropped"
     yield page.tile("Labels", f"{summary.labels:,}", note=lost)
     rate = summary.samples / summary.wall if summary.wall else 0.0
-    yield page.tile("Samples explored", f"{summary.samples:,}", note=f"{figure(rate)} per second")
+    yield page.tile("Samples", f"{summary.samples:,}", note=f"{figure(rate)} per second")
     updates = plural(summary.version, "weight update")
     yield page.tile("Epochs", f"{summary.epochs:,}", note=updates)
     yield page.tile("Time", duration(summary.wall), note=plural(summary.restarts, "restart"))
@@ -244,7 +244,7 @@ def _saving(found: Sequence[Band], target: float | None) -> str:
     if least <= 0:
         return ""
     others = ", ".join(
-        f"{need / least:.2g} times fewer than {name} ({need:,.0f})" for need, name in rest
+        f"{times(need / least)} fewer than {name} ({need:,.0f})" for need, name in rest
     )
     unit = found[0].unit
     goal = f"{figure(target)} {unit}".strip()

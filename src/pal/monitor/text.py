@@ -105,7 +105,12 @@ def improvement(before: float, after: float) -> str:
     ratio = before / after
     if 0.995 < ratio < 1.005:
         return "unchanged"
-    return f"{ratio:.2g} times smaller" if ratio > 1 else f"{1 / ratio:.2g} times larger"
+    return f"{times(ratio)} smaller" if ratio > 1 else f"{times(1 / ratio)} larger"
+
+
+def times(ratio: float) -> str:
+    """Write a ratio: 6.7 times, 120 times."""
+    return f"{ratio:.2g} times" if ratio < 99.5 else f"{ratio:,.0f} times"
 
 
 def finite(data: Any) -> Any:
