@@ -178,7 +178,7 @@ def test_a_serial_set_is_never_larger_than_the_queue():
 
 
 def busy():
-    play = Play(queue_capacity=4, window=1, retrain_size=1)
+    play = Play(n_oracles=1, queue_capacity=4, window=1, retrain_size=1)
     play.trainer()
     play.oracle(0)
     play.propose(0, 1, 2)
@@ -190,7 +190,7 @@ BREAKAGES = {
     "in more than one place": lambda m: m.labelling.returned.update({1: object(), 2: object()}),
     "where their state says": lambda m: m.labelling.states.pop(2),
     "the queue counts": lambda m: setattr(m.labelling.queue, "_counted", 9),
-    "samples wait or run": lambda m: setattr(m.labelling.queue, "capacity", -9),
+    "samples wait or run": lambda m: setattr(m.labelling.queue, "capacity", 0),
     "more than one state": lambda m: m.labelling.oracles.free.update({0: None}),
     "waits while an oracle is free": lambda m: m.labelling.oracles.ready(3),
     "in the dataset twice": lambda m: m.training.dataset.append(0),
