@@ -1,3 +1,42 @@
 """PAL: parallel active learning for science."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pal.errors import LabelFailure, PalError
+from pal.records import Batch, Feedback, LabelledSample, Prediction, Ranking, Selection
+from pal.roles import STOP, Committee, Context, Generator, Model, Oracle, Selector
+
+if TYPE_CHECKING:
+    from pal.runtime.campaign import Campaign as Campaign
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "STOP",
+    "Batch",
+    "Campaign",
+    "Committee",
+    "Context",
+    "Feedback",
+    "Generator",
+    "LabelFailure",
+    "LabelledSample",
+    "Model",
+    "Oracle",
+    "PalError",
+    "Prediction",
+    "Ranking",
+    "Selection",
+    "Selector",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # A worker needs the words above and not the whole runtime: it stays small and starts fast.
+    if name == "Campaign":
+        from pal.runtime.campaign import Campaign
+
+        return Campaign
+    raise AttributeError(f"module 'pal' has no attribute {name!r}")

@@ -1,0 +1,257 @@
+"""The hot loop: gather samples, predict, reduce, select, answer. Everything else happens between.
+
+Nothing here waits for labels or training: candidates are handed to the desk, which never
+blocks, and new weights are swapped in between two batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pal.errors import ContractError, Failure, ShapeError
+from pal.exchange.batching import Batching
+from pal.exchange.reduction import as_members, finite_rows, reduce
+from pal.exchange.walkers import Answer, Walkers
+from pal.records import Array, Batch, Prediction, Sample, Selection
+from pal.roles import Selector
+from pal.transport.board import Meter
+
+
+class Predicts(Protocol):
+    """The part of a committee that the exchange needs, in this process or in others."""
+
+    def predict(self, samples: Batch) -> Any:
+        """Return labels with a leading member axis, or a list per member."""
+        ...
+
+
+class Desk(Protocol):
+    """Where candidates and failures go. Never blocks."""
+
+    def free(self) -> int:
+        """How many more candidates may be proposed now."""
+        ...
+
+    def propose(
+        self, samples: Sequence[Sample], walkers: Array, uncertainty: Array, version: int
+    ) -> None:
+        """Offer samples for labelling."""
+        ...
+
+    def report(self, failure: Failure) -> None:
+        """Make a failure known."""
+        ...
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One shard's hot loop.
+
+    `benched` are members whose output was not finite for any sample of a batch; they are left
+    out until they get new weights.
+    """
+
+    walkers: Walkers
+    committee: Predicts
+    members: int
+    selector: Selector
+    batching: Batching
+    desk: Desk
+    meter: Meter
+    version: int = 0
+    benched: frozenset[int] = frozenset()
+    _first_ready: float = 0.0
+
+    def patience(self) -> tuple[NDArray[np.intp], float | None]:
+        """Return who is to be predicted for, and for how long to wait before doing so.
+
+        0: now. None: until the doorbell rings.
+        """
+        ready = self.walkers.ready()
+        if not len(ready):
+            self._first_ready = 0.0
+            return ready, None
+        now = time.monotonic()
+        self._first_ready = self._first_ready or now
+        seconds = self.batching.patience(
+            len(ready), self.walkers.living(), now - self._first_ready
+        )
+        limit = self.batching.limit
+        return (ready if limit is None else ready[:limit]), seconds
+
+    def round(self, who: NDArray[np.intp]) -> None:
+        """Predict for these walkers and answer them."""
+        self._first_ready = 0.0
+        samples = self.walkers.gather(who)
+        broken = finite_rows(samples)
+        if broken is not None:
+            who, samples = self._refuse(who, samples, broken)
+            if not len(who):
+                return
+        prediction = self.predict(samples)
+        rejected = finite_rows(prediction.mean)
+        if rejected is None:
+            self._judge(who, samples, prediction)
+        else:
+            self._judge_finite(who, samples, prediction, rejected)
+
+    def predict(self, samples: Batch) -> Prediction:
+        """Ask the committee, outside the hot loop too (to rank the queue)."""
+        meter = self.meter
+        meter.begin()
+        result = self.committee.predict(samples)
+        meter.end()
+        members = as_members(result, self.members, len(samples), "the committee")
+        if self.benched:
+            members = [m for index, m in enumerate(members) if index not in self.benched]
+        prediction = reduce(members, self.version)
+        if len(members) > 1 and finite_rows(prediction.mean) is not None:
+            members = self._bench(members)
+            prediction = reduce(members, self.version)
+        return prediction
+
+    def _bench(self, members: list[Batch]) -> list[Batch]:
+        """Leave out members that are finite for no sample, while two others are."""
+        dead = [finite_rows(m) is not None and not np.any(finite_rows(m)) for m in members]
+        if len(members) - sum(dead) < 2:
+            return members
+        seated = [index for index in range(self.members) if index not in self.benched]
+        lost = [index for index, gone in zip(seated, dead, strict=True) if gone]
+        for index in lost:
+            self.desk.report(
+                Failure(
+                    "prediction",
+                    index,
+                    "NotFiniteError",
+                    f"member {index} predicted NaN or infinity for all {len(members[0])} samples "
+                    f"with weights version {self.version}; it is left out until new weights come",
+                )
+            )
+        self.benched |= frozenset(lost)
+        return [member for member, gone in zip(members, dead, strict=True) if not gone]
+
+    def _judge(self, who: NDArray[np.intp], samples: Batch, prediction: Prediction) -> None:
+        selection = checked(self.selector.select(samples, prediction), len(samples))
+        self._count(len(samples), selection)
+        if len(selection.candidates):
+            self._propose(who, samples, selection)
+        mean = prediction.mean if selection.feedback is None else selection.feedback
+        self.walkers.reply(
+            who,
+            Answer(
+                mean,
+                prediction.deviation,
+                selection.uncertainty,
+                selection.trusted,
+                prediction.version,
+            ),
+        )
+
+    def _judge_finite(
+        self,
+        who: NDArray[np.intp],
+        samples: Batch,
+        prediction: Prediction,
+        finite: NDArray[np.bool_],
+    ) -> None:
+        """Judge the samples that have a prediction; the walkers of the others start again."""
+        good, bad = np.flatnonzero(finite), np.flatnonzero(~finite)
+        self._reject(
+            who[bad], samples.take(bad), "the committee predicted NaN or infinity for its sample"
+        )
+        if len(good):
+            part = Prediction(
+                [member.take(good) for member in prediction.members],
+                prediction.mean.take(good),
+                prediction.deviation.take(good),
+                prediction.version,
+            )
+            self._judge(who[good], samples.take(good), part)
+
+    def _refuse(
+        self, who: NDArray[np.intp], samples: Batch, finite: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.intp], Batch]:
+        bad = np.flatnonzero(~finite)
+        self._reject(who[bad], samples.take(bad), "its sample contains NaN or infinity")
+        return who[finite], samples.take(np.flatnonzero(finite))
+
+    def _reject(self, who: NDArray[np.intp], samples: Batch, reason: str) -> None:
+        for walker in who.tolist():
+            self.desk.report(
+                Failure(
+                    "generator",
+                    walker,
+                    "NotFiniteError",
+                    f"{reason}; expected finite numbers; it goes back to its last saved state",
+                )
+            )
+        count = len(who)
+        self.walkers.reply(
+            who,
+            Answer(
+                samples,
+                samples,
+                np.full(count, np.inf),
+                np.zeros(count, bool),
+                self.version,
+                np.ones(count, bool),
+            ),
+        )
+
+    def _count(self, size: int, selection: Selection) -> None:
+        meter = self.meter
+        meter.add("rounds")
+        meter.add("samples", size)
+        meter.add("uncertain", size - int(np.count_nonzero(selection.trusted)))
+        meter.add("uncertainty", float(np.add.reduce(selection.uncertainty)))
+
+    def _propose(self, who: NDArray[np.intp], samples: Batch, selection: Selection) -> None:
+        free = self.desk.free()
+        chosen = np.asarray(selection.candidates, np.intp)
+        self.meter.add("skipped", max(0, len(chosen) - free))
+        chosen = chosen[:free]
+        if not len(chosen):
+            return
+        if selection.inputs is not None:
+            inputs = list(selection.inputs)[:free]
+        else:
+            inputs = list(samples.take(chosen))
+        self.desk.propose(inputs, who[chosen], selection.uncertainty[chosen], self.version)
+
+
+def checked(selection: Selection, size: int) -> Selection:
+    """Return the selection if it fits a batch of `size` samples.
+
+    Raises:
+        ContractError, ShapeError: naming the field, what was expected and what came.
+    """
+    if not isinstance(selection, Selection):
+        raise ContractError(
+            f"the selector returned {type(selection).__name__}; expected a pal.records.Selection"
+        )
+    for name in ("uncertainty", "trusted"):
+        value = getattr(selection, name)
+        if getattr(value, "shape", None) != (size,):
+            raise ShapeError(
+                f"the selector returned {name} of shape {np.shape(value)}; expected ({size},), "
+                "one number for each sample"
+            )
+    count = len(selection.candidates)
+    if count and not 0 <= np.min(selection.candidates) <= np.max(selection.candidates) < size:
+        raise ContractError(
+            f"the selector chose candidates {list(selection.candidates)[:5]}; expected indices "
+            f"from 0 to {size - 1}"
+        )
+    for name, expected in (("inputs", count), ("feedback", size)):
+        value = getattr(selection, name)
+        if value is not None and len(value) != expected:
+            raise ShapeError(
+                f"the selector returned {len(value)} entries in {name}; expected {expected}"
+            )
+    return selection

@@ -1,0 +1,150 @@
+"""From the members' labels to one prediction: mean, deviation, and what is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pal.errors import ContractError, ShapeError
+from pal.records import Array, Batch, Label, Prediction, as_batch, named, signature
+
+
+def as_members(result: Any, members: int, size: int, source: str) -> list[Batch]:
+    """Read what a committee returned for `size` samples as one batch of labels per member.
+
+    Accepted: an array of shape (members, n, ...), a mapping of names to such arrays, or a
+    sequence with what `pal.records.as_batch` accepts for each member.
+
+    Raises:
+        ContractError, ShapeError: naming the member, what was expected and what came.
+    """
+    per_member: Sequence[Any]
+    if isinstance(result, Mapping):
+        arrays = named(result)
+        wrong = {k: v.shape for k, v in arrays.items() if v.shape[:2] != (members, size)}
+        if wrong or not arrays:
+            raise ShapeError(
+                f"{source} returned {wrong or 'no arrays'}; expected arrays of shape "
+                f"({members}, {size}, ...), one row per member and sample"
+            )
+        per_member = [{k: v[index] for k, v in arrays.items()} for index in range(members)]
+    elif isinstance(result, np.ndarray | Sequence) and len(result) == members:
+        per_member = list(result)
+    else:
+        got = f"{len(result)} entries" if hasattr(result, "__len__") else type(result).__name__
+        raise ContractError(f"{source} returned {got}; expected one entry for each of {members}")
+    return [
+        as_batch(labels, size, f"member {index} of {source}")
+        for index, labels in enumerate(per_member)
+    ]
+
+
+def reduce(members: Sequence[Batch], version: int = 0) -> Prediction:
+    """Mean and sample standard deviation (n - 1) over the members, name by name.
+
+    Raises:
+        ShapeError: two members return labels of different names or shapes.
+    """
+    if all(batch.uniform for batch in members):
+        mean, deviation = _reduce_uniform(members)
+        return Prediction(members, mean, deviation, version)
+    means: list[Label] = [np.empty(0)] * len(members[0])
+    deviations = list(means)
+    for indices, group in members[0].groups():
+        others = [batch.take(indices) for batch in members[1:]]
+        mean, deviation = _reduce_uniform([group, *others])
+        for row, index in enumerate(indices):
+            means[index], deviations[index] = mean[row], deviation[row]
+    return Prediction(members, Batch(means), Batch(deviations), version)
+
+
+def _reduce_uniform(members: Sequence[Batch]) -> tuple[Batch, Batch]:
+    columns = [batch.columns for batch in members]
+    first = columns[0]
+    for index, other in enumerate(columns[1:], start=1):
+        if other.keys() != first.keys() or any(
+            other[k].shape != v.shape for k, v in first.items()
+        ):
+            raise ShapeError(
+                f"member {index} of the committee returned labels {_shapes(members[index])}, "
+                f"member 0 {_shapes(members[0])}; all must return the same names and shapes"
+            )
+    pairs = {name: moments([column[name] for column in columns]) for name in first}
+    return (
+        Batch.stacked({name: pair[0] for name, pair in pairs.items()}),
+        Batch.stacked({name: pair[1] for name, pair in pairs.items()}),
+    )
+
+
+def _shapes(batch: Batch) -> str:
+    return str({name or "bare": shape for name, (_, shape) in signature(batch[0])})
+
+
+_BLOCK = 16384
+"""Elements reduced at once: the few blocks at work stay in a core's own cache."""
+
+
+def moments(values: Sequence[Array]) -> tuple[Array, Array]:
+    """Mean and sample standard deviation of arrays of one shape, in double precision.
+
+    The values are shifted by the first array before they are squared, so large common offsets
+    (total energies) do not cancel the deviation away: Chan, Golub and LeVeque, The American
+    Statistician 37 (1983) 242, "shifted data" formula.
+    """
+    count = len(values)
+    shape = values[0].shape
+    flat = [np.ascontiguousarray(value, dtype=np.float64).reshape(-1) for value in values]
+    if count == 1:
+        return flat[0].reshape(shape).copy(), np.zeros(shape)
+    mean, deviation = np.empty(flat[0].size), np.empty(flat[0].size)
+    scratch = np.empty((2, min(_BLOCK, mean.size)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, mean.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            _moments_block(
+                [value[block] for value in flat], mean[block], deviation[block], scratch
+            )
+    return mean.reshape(shape), deviation.reshape(shape)
+
+
+def _moments_block(values: Sequence[Array], mean: Array, deviation: Array, scratch: Array) -> None:
+    count, first = len(values), values[0]
+    shifted, squared = scratch[0, : first.size], scratch[1, : first.size]
+    np.subtract(values[1], first, out=mean)
+    np.multiply(mean, mean, out=deviation)
+    for value in values[2:]:
+        np.subtract(value, first, out=shifted)
+        np.add(mean, shifted, out=mean)
+        np.multiply(shifted, shifted, out=squared)
+        np.add(deviation, squared, out=deviation)
+    np.multiply(mean, 1 / count, out=mean)
+    np.multiply(mean, mean, out=squared)
+    np.multiply(squared, count, out=squared)
+    np.subtract(deviation, squared, out=deviation)
+    np.maximum(deviation, 0.0, out=deviation)
+    np.multiply(deviation, 1 / (count - 1), out=deviation)
+    np.sqrt(deviation, out=deviation)
+    np.add(mean, first, out=mean)
+
+
+def finite_rows(batch: Batch) -> NDArray[np.bool_] | None:
+    """Which samples or labels of a batch are finite throughout: bool (n,), or None for all.
+
+    The sum of everything is tried first: it is finite only if every term is.
+    """
+    if batch.uniform:
+        floats = [column for column in batch.columns.values() if column.dtype.kind in "fc"]
+        with np.errstate(invalid="ignore", over="ignore"):
+            if all(np.isfinite(np.add.reduce(column, axis=None)) for column in floats):
+                return None
+        rows = np.ones(len(batch), bool)
+        for column in floats:
+            rows &= np.isfinite(column).reshape(len(batch), -1).all(axis=1)
+    else:
+        rows = np.array(
+            [all(np.isfinite(a).all() for a in named(r).values()) for r in batch], bool
+        )
+    return None if rows.all() else rows

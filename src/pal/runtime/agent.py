@@ -1,0 +1,350 @@
+"""The agent: starts workers through the nursery, watches them, carries messages.
+
+It knows processes and channels, and nothing of learning. Whoever drives it calls `poll` and gets
+news: messages from workers, workers that came up, died or were given up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from pal.errors import ChannelClosedError, Failure, WorkerError
+from pal.runtime.messages import Failed, Ready, Shutdown
+from pal.runtime.nursery import Birth, Kill, send_request
+from pal.runtime.orders import Job
+from pal.runtime.roads import Roads
+from pal.runtime.supervision import RestartBudget
+from pal.runtime.worker import THREAD_VARIABLES
+from pal.transport.channel import SocketChannel
+from pal.transport.slots import ABSENT, ALIVE
+
+KERNEL_OF = {"generator": "generator", "oracle": "oracle", "trainer": "training"}
+"""The kernel a worker's role belongs to; all others belong to prediction."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker process, from the agent's side. Survives restarts of the process."""
+
+    job: Job
+    budget: RestartBudget
+    channel: SocketChannel | None = None
+    pid: int = 0
+    key: int = 0
+    born: float = 0.0
+    was_ready: bool = False
+    """Whether any process of this worker ever came up."""
+    restarts: int = 0
+    restart_at: float | None = None
+    last: Failure | None = None
+    ending: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, as far as is known."""
+        return self.channel is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A worker sent a message."""
+
+    worker: Worker
+    message: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker's process is gone. It is started again after a pause unless `given_up`."""
+
+    worker: Worker
+    failure: Failure
+    given_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A worker has ended as it was told to."""
+
+    worker: Worker
+
+
+News: TypeAlias = Said | Died | Left
+
+
+@dataclass(slots=True)
+class Agent:
+    """One node's workers."""
+
+    roads: Roads
+    budget: int = 10
+    delay: float = 0.1
+    workers: dict[tuple[str, int], Worker] = field(default_factory=dict)
+    _by_key: dict[int, Worker] = field(default_factory=dict)
+    _keys: int = 0
+    _nursery: subprocess.Popen[bytes] | None = None
+    _socket: socket.socket | None = None
+    _lines: bytes = b""
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _news: list[News] = field(default_factory=list)
+    _closing: bool = False
+
+    def open(self) -> None:
+        """Start the nursery, with room for many descriptors."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        here, there = socket.socketpair()
+        environment = dict(os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"))
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "pal.runtime.nursery", str(there.fileno())],
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+        there.close()
+        self._socket = here
+        self._lines = b""
+        self._selector.register(here, selectors.EVENT_READ, self._hear_nursery)
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back whenever this descriptor becomes readable."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching a descriptor."""
+        self._selector.unregister(fd)
+
+    def start(self, job: Job) -> Worker:
+        """Start a worker for this job."""
+        worker = Worker(job, RestartBudget(self.budget, self.delay))
+        self.workers[job.role, job.index] = worker
+        self._bear(worker)
+        return worker
+
+    def _bear(self, worker: Worker) -> None:
+        assert self._socket is not None
+        channel, there = SocketChannel.pair()
+        order, fds = self.roads.order(worker.job, there)
+        self._keys += 1
+        worker.key, worker.channel, worker.restart_at = self._keys, channel, None
+        worker.born, worker.pid, worker.last = time.monotonic(), 0, None
+        self._by_key[worker.key] = worker
+        self._selector.register(channel, selectors.EVENT_READ, lambda: self._hear(worker))
+        with suppress(OSError):
+            send_request(self._socket, Birth(worker.key, order), fds)
+        there.close()
+
+    def send(self, worker: Worker, message: Any) -> None:
+        """Send a message; to a worker that is gone it is lost, and its death is news already."""
+        if worker.channel is None:
+            return
+        with suppress(ChannelClosedError):
+            worker.channel.send(message)
+            self._attend(worker)
+        self._knock(worker)
+
+    def _attend(self, worker: Worker) -> None:
+        """Watch for room to write while something waits to be sent."""
+        assert worker.channel is not None
+        events = selectors.EVENT_READ
+        if worker.channel.backlog:
+            events |= selectors.EVENT_WRITE
+        key = self._selector.get_key(worker.channel)
+        if key.events != events:
+            self._selector.modify(worker.channel, events, key.data)
+
+    def _knock(self, worker: Worker) -> None:
+        """Make a worker that sleeps on its doorbell look at its channel."""
+        bell = self.roads.bells.get((worker.job.role, worker.job.index))
+        if bell is not None:
+            self.roads.board.meter(self.roads.row(worker.job)).add("mail")
+            bell.ring()
+
+    def kill(self, worker: Worker) -> None:
+        """Kill a worker's process group."""
+        if worker.pid and self._socket is not None:
+            with suppress(OSError):
+                send_request(self._socket, Kill(worker.pid, signal.SIGKILL), [])
+
+    def poll(self, timeout: float) -> list[News]:
+        """Wait for news, at most so long, and return them."""
+        now = time.monotonic()
+        due = [w.restart_at - now for w in self.workers.values() if w.restart_at is not None]
+        for key, events in self._selector.select(max(0.0, min([timeout, *due]))):
+            if events & selectors.EVENT_WRITE:
+                self._push(key)
+            if events & selectors.EVENT_READ:
+                key.data()
+        self._restart_due()
+        news, self._news = self._news, []
+        return news
+
+    def _push(self, key: selectors.SelectorKey) -> None:
+        for worker in self.workers.values():
+            if worker.channel is key.fileobj:
+                with suppress(ChannelClosedError):
+                    worker.channel.push()
+                    self._attend(worker)
+                self._knock(worker)
+                return
+
+    def _restart_due(self) -> None:
+        now = time.monotonic()
+        for worker in self.workers.values():
+            if worker.restart_at is not None and worker.restart_at <= now and not self._closing:
+                worker.restarts += 1
+                self._bear(worker)
+
+    def _hear(self, worker: Worker) -> None:
+        """Read all that a worker has sent."""
+        channel = worker.channel
+        if channel is None:
+            return
+        try:
+            while (message := channel.receive()) is not None:
+                if isinstance(message, Ready):
+                    worker.was_ready = True
+                if isinstance(message, Failed) and message.fatal:
+                    worker.last = message.failure
+                else:
+                    self._news.append(Said(worker, message))
+        except ChannelClosedError:
+            self._hang_up(worker)
+
+    def _hang_up(self, worker: Worker) -> None:
+        if worker.channel is not None:
+            self._selector.unregister(worker.channel)
+            worker.channel.close()
+            worker.channel = None
+
+    def _hear_nursery(self) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            self._nursery_died()
+            return
+        *lines, self._lines = (self._lines + data).split(b"\n")
+        for line in lines:
+            news = json.loads(line)
+            if "born" in news:
+                self._by_key[news["born"]].pid = news["pid"]
+            elif "gone" in news:
+                self._gone(self._by_key.pop(news["gone"]), news["code"])
+
+    def _nursery_died(self) -> None:
+        """All workers died with their nursery: begin again with a new one."""
+        assert self._socket is not None
+        self._selector.unregister(self._socket)
+        self._socket.close()
+        if self._nursery is not None:
+            self._nursery.wait()
+        orphans, self._by_key = list(self._by_key.values()), {}
+        self._socket = None
+        if not self._closing:
+            self.open()
+        for worker in orphans:
+            self._gone(worker, -signal.SIGKILL)
+
+    def _gone(self, worker: Worker, code: int) -> None:
+        """Note a worker's end, once all it still said has been heard."""
+        self._hear(worker)
+        self._hang_up(worker)
+        worker.pid = 0
+        self._forget_walkers(worker)
+        if worker.ending or (code == 0 and worker.job.role in ("evaluator", "sampler")):
+            self._news.append(Left(worker))
+            return
+        now = time.monotonic()
+        failure = worker.last or self._crash(worker, code)
+        pause = worker.budget.next_pause(now, now - worker.born)
+        if pause is not None and not self._closing:
+            worker.restart_at = now + pause
+        self._news.append(Died(worker, failure, given_up=pause is None))
+
+    def _forget_walkers(self, worker: Worker) -> None:
+        """Let the exchange go on without the walkers of a host that is gone."""
+        slots = self.roads.slots
+        if worker.job.role != "generator" or slots is None:
+            return
+        state = slots.header["state"]
+        for walker in worker.job.walkers:
+            if state[walker] == ALIVE:
+                state[walker] = ABSENT
+        self.roads.bells["exchange", 0].ring()
+
+    def _crash(self, worker: Worker, code: int) -> Failure:
+        if code < 0:
+            with suppress(ValueError):
+                code_text = f"killed by signal {-code} ({signal.Signals(-code).name})"
+                return self._failure(worker, "crash", code_text)
+        return self._failure(worker, "crash", f"ended with exit code {code}")
+
+    def _failure(self, worker: Worker, kind: str, text: str) -> Failure:
+        log = worker.job.directory / "logs" / f"{worker.job.name}.log"
+        words = ""
+        with suppress(OSError):
+            words = log.read_bytes()[-2000:].decode(errors="replace")
+        kernel = KERNEL_OF.get(worker.job.role, "prediction")
+        return Failure(
+            kernel,
+            worker.job.index,
+            kind,
+            f"{text}; its log is {log}",
+            host=socket.gethostname(),
+            traceback=f"last words:\n{words}" if words.strip() else "",
+        )
+
+    def end(self, workers: Iterable[Worker]) -> None:
+        """Tell workers to save their state and end."""
+        for worker in workers:
+            worker.ending, worker.restart_at = True, None
+            self.send(worker, Shutdown())
+
+    def close(self, patience: float) -> list[News]:
+        """End all workers and the nursery; kill workers that take over `patience` seconds."""
+        self._closing = True
+        self.end(self.workers.values())
+        news: list[News] = []
+        deadline = time.monotonic() + patience
+        while self._by_key and time.monotonic() < deadline:
+            news += self.poll(max(0.0, deadline - time.monotonic()))
+        for worker in list(self._by_key.values()):
+            self.kill(worker)
+        deadline = time.monotonic() + 5.0
+        while self._by_key and time.monotonic() < deadline:
+            news += self.poll(0.1)
+        self._end_nursery()
+        return news
+
+    def _end_nursery(self) -> None:
+        if self._socket is not None:
+            self._selector.unregister(self._socket)
+            self._socket.close()
+            self._socket = None
+        if self._nursery is not None:
+            try:
+                self._nursery.wait(10.0)
+            except subprocess.TimeoutExpired as error:
+                self._nursery.kill()
+                self._nursery.wait()
+                raise WorkerError("the nursery did not end and was killed") from error
+        for worker in self.workers.values():
+            self._hang_up(worker)
+        self._selector.close()

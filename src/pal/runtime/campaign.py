@@ -1,0 +1,147 @@
+"""A campaign as Python users see it: settings and kernels in, events and a summary out."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+
+from pal.errors import Failure, PalError, WorkerError
+from pal.ledger.directory import RunDirectory
+from pal.monitor.metrics import Snapshot
+from pal.monitor.summary import Summary, render
+from pal.monitor.terminal import TerminalView, View
+from pal.runtime.aftermath import conclude
+from pal.runtime.session import Happening, Note, Session
+from pal.settings import Settings, load, parse
+
+
+class Campaign:
+    """One active-learning campaign.
+
+    Kernels are classes, objects or names; everything else is a setting, given as nested mappings:
+
+        pal.Campaign(
+            generator=Explorer, model=Network, oracle=simulate,
+            directory="run", stop={"labels": 200},
+        ).run()
+
+    A role's own settings go beside its kernel: `generator={"kernel": Explorer, "walkers": 8}`.
+    Running again in the same directory goes on where the campaign stood.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: Any,
+        model: Any,
+        oracle: Any,
+        selector: Any = "deviation",
+        fresh: bool = False,
+        **settings: Any,
+    ) -> None:
+        data: dict[str, Any] = {**settings, "oracle": _section(oracle)}
+        data |= {"generator": _section(generator), "model": _section(model)}
+        data["selector"] = _section(selector)
+        self._init(parse(data), fresh, _import_paths())
+
+    def _init(self, settings: Settings, fresh: bool, paths: tuple[str, ...]) -> None:
+        self.settings = settings
+        self.directory = settings.directory
+        self.summary: Summary | None = None
+        self._fresh = fresh
+        self._paths = paths
+        self._session: Session | None = None
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, *, fresh: bool = False, paths: tuple[str, ...] = ()
+    ) -> Self:
+        """Make a campaign from settings that were read before."""
+        campaign = cls.__new__(cls)
+        campaign._init(settings, fresh, paths)
+        return campaign
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Path | str,
+        *,
+        fresh: bool = False,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Make a campaign from a settings file; kernels are looked for beside it, too.
+
+        Raises:
+            SettingsError: naming the file, the key and the fix.
+        """
+        folder = str(Path(path).resolve().parent)
+        return cls.from_settings(load(path, overrides), fresh=fresh, paths=(folder,))
+
+    def __iter__(self) -> Iterator[Happening]:
+        """Run, and yield a `Snapshot` a second, failures and notes as they happen.
+
+        Raises:
+            PalError: the campaign could not start, or had to end by a failure.
+        """
+        directory = RunDirectory(self.directory)
+        with directory:
+            if self._fresh:
+                directory.clear()
+            self._session = session = Session(self.settings, directory, self._paths)
+            yield from session.run()
+            outcome = session.outcome
+            assert outcome is not None
+            if outcome.error is not None:
+                raise outcome.error
+            self.summary = conclude(session)
+            shutil.rmtree(directory.path / "work", ignore_errors=True)
+            if outcome.failed:
+                raise WorkerError(outcome.reason)
+
+    def run(self, view: View | None = None) -> Summary:
+        """Run to the end, showing progress, and return the summary.
+
+        Raises:
+            PalError: the campaign could not start, or had to end by a failure.
+        """
+        console = Console(stderr=True)
+        shown = view or TerminalView(console, self.settings.name, self.directory)
+        try:
+            for happening in self:
+                show(shown, happening)
+        finally:
+            shown.close()
+        if self.summary is None:
+            raise PalError("the campaign ended without a summary")
+        if view is None:
+            render(self.summary, console)
+        return self.summary
+
+    def stop(self, reason: str = "stopped by the program") -> None:
+        """Ask for an orderly end, from within a loop over the campaign's events."""
+        if self._session is not None:
+            self._session.request_stop(reason)
+
+
+def show(view: View, happening: Happening) -> None:
+    """Show what happened."""
+    if isinstance(happening, Snapshot):
+        view.update(happening)
+    elif isinstance(happening, Failure):
+        view.message(str(happening), "error")
+    elif isinstance(happening, Note):
+        view.message(happening.text, "warning" if happening.level == "warning" else "info")
+
+
+def _section(kernel: Any) -> Any:
+    return kernel if isinstance(kernel, Mapping) else {"kernel": kernel}
+
+
+def _import_paths() -> tuple[str, ...]:
+    """Where this program's own modules come from, so that workers find them too."""
+    return tuple(path or str(Path.cwd()) for path in sys.path[:1])

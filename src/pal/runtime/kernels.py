@@ -1,0 +1,203 @@
+"""From a name in the settings, or a Python object, to a kernel that plays its role."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import pickle
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+
+from pal.errors import ContractError, KernelImportError
+from pal.records import Batch, Dataset, Metrics, Weights
+from pal.roles import Committee, Context, Model
+
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "generator": ("step",),
+    "model": ("predict",),
+    "oracle": ("label",),
+    "selector": ("select",),
+}
+TRAINING_METHODS = ("train", "get_weights", "set_weights")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """How a worker builds a kernel: a name to import, or a pickled Python object.
+
+    `paths` are added to the worker's import path: the settings file's folder, usually.
+    """
+
+    role: str
+    target: str
+    pickled: bytes = b""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, role: str, kernel: Any, options: Mapping[str, Any], paths: Sequence[str] = ()
+    ) -> KernelSpec:
+        """Describe a kernel given in settings or in Python."""
+        if isinstance(kernel, str):
+            return cls(role, kernel, b"", options, tuple(paths))
+        name = getattr(kernel, "__qualname__", type(kernel).__qualname__)
+        try:
+            pickled = cloudpickle.dumps(kernel)
+        except Exception as error:
+            raise KernelImportError(
+                f"{role} {name} cannot be sent to a worker process: {error}; "
+                "give a class, or an object that can be pickled"
+            ) from error
+        return cls(role, name, pickled, options, tuple(paths))
+
+    def load(self) -> Any:
+        """Return the class, function or object.
+
+        Raises:
+            KernelImportError: it cannot be imported; says where and why.
+        """
+        for path in self.paths:
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        if self.pickled:
+            return pickle.loads(self.pickled)
+        target = self.target if ":" in self.target else registered(self.role, self.target)
+        module, _, name = target.partition(":")
+        try:
+            value: Any = importlib.import_module(module)
+            for part in name.split("."):
+                value = getattr(value, part)
+        except Exception as error:
+            raise KernelImportError(
+                f"{self.role}.kernel = {self.target!r} cannot be imported: "
+                f"{type(error).__name__}: {error}; expected 'package.module:Class', importable "
+                f"from {', '.join(self.paths) or 'the installed packages'}"
+            ) from error
+        return value
+
+    def build(self, context: Context) -> Any:
+        """Return a kernel ready for its role.
+
+        Raises:
+            KernelImportError: it cannot be imported or built.
+            ContractError: it lacks a method of its role.
+        """
+        value = self.load()
+        if inspect.isclass(value) or (inspect.isroutine(value) and self.role != "oracle"):
+            value = self._call(value, context)
+        elif inspect.isroutine(value):
+            value = FunctionOracle(value)
+        missing = [m for m in METHODS.get(self.role, ()) if not callable(getattr(value, m, None))]
+        if missing:
+            raise ContractError(
+                f"{self.role} {self.target} has no method {', '.join(missing)}; "
+                f"see pal.roles.{self.role.capitalize()}"
+            )
+        return value
+
+    def _call(self, factory: Any, context: Context) -> Any:
+        options = dict(self.options)
+        try:
+            if "context" in inspect.signature(factory).parameters:
+                options["context"] = context
+            return factory(**options)
+        except Exception as error:
+            raise KernelImportError(
+                f"{self.role} {self.target} cannot be built with options "
+                f"{dict(self.options)}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def registered(role: str, name: str) -> str:
+    """Return 'module:Class' for a short name registered as an entry point.
+
+    Raises:
+        KernelImportError: no such name; lists the known ones.
+    """
+    entries = importlib.metadata.entry_points(group=f"pal.{role}s")
+    for entry in entries:
+        if entry.name == name:
+            return entry.value
+    known = ", ".join(sorted(entry.name for entry in entries)) or "none"
+    raise KernelImportError(
+        f"{role}.kernel = {name!r} is no known short name (known: {known}); "
+        "write 'package.module:Class' for your own"
+    )
+
+
+class FunctionOracle:
+    """A plain function as an oracle."""
+
+    def __init__(self, function: Any) -> None:
+        self.label = function
+
+
+class Members:
+    """A committee of models called one after the other."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        self._models = models
+
+    def predict(self, samples: Batch) -> list[Any]:
+        """Ask each member."""
+        return [model.predict(samples) for model in self._models]
+
+    def train(self, datasets: Sequence[Dataset]) -> Iterator[Sequence[Metrics]]:
+        """Let each member do an epoch in turn, until none has anything more to learn."""
+        running = [
+            iter(model.train(dataset))
+            for model, dataset in zip(self._models, datasets, strict=True)
+        ]
+        last: list[Metrics] = [{} for _ in running]
+        active = set(range(len(running)))
+        while active:
+            for index in sorted(active):
+                try:
+                    last[index] = next(running[index])
+                except StopIteration:
+                    active.discard(index)
+            if active:
+                yield tuple(last)
+
+    def get_weights(self) -> list[Weights]:
+        """Return each member's weights."""
+        return [model.get_weights() for model in self._models]
+
+    def set_weights(self, member: int, weights: Weights) -> None:
+        """Replace one member's weights."""
+        self._models[member].set_weights(weights)
+
+    def get_state(self) -> list[Any]:
+        """Return the state of each member that has one."""
+        return [m.get_state() if hasattr(m, "get_state") else None for m in self._models]
+
+    def set_state(self, state: Sequence[Any]) -> None:
+        """Give each member its state back."""
+        for model, part in zip(self._models, state, strict=True):
+            if part is not None and hasattr(model, "set_state"):
+                model.set_state(part)
+
+
+def build_committee(spec: KernelSpec, contexts: Sequence[Context], training: bool) -> Committee:
+    """Build the members and join them, in one batched committee where the model can.
+
+    Raises:
+        ContractError: the model lacks a method it needs here.
+    """
+    models = [spec.build(context) for context in contexts]
+    needed = TRAINING_METHODS if training else ()
+    missing = [method for method in needed if not callable(getattr(models[0], method, None))]
+    if missing:
+        raise ContractError(
+            f"model {spec.target} has no method {', '.join(missing)}, which training needs; "
+            "see pal.roles.Model, or set model.train = false"
+        )
+    join = getattr(type(models[0]), "committee", None)
+    committee: Committee = join(models) if join is not None else Members(models)
+    return committee

@@ -1,0 +1,219 @@
+"""The nursery: a small process that forks workers, and buries them all when the agent dies.
+
+It has imported numpy and the worker code, and nothing else, so a worker is up in milliseconds and
+shares those pages with all others. It lives in a session of its own, so whatever kills the
+agent's process group (kill -9, a closed terminal) leaves it alive just long enough to kill every
+worker's process group, grandchildren included. Should it die itself, the kernel kills the
+workers (PR_SET_PDEATHSIG, on Linux), and elsewhere their lifeline does.
+
+Requests come over a stream socket as a length and a pickle, with file descriptors beside them;
+answers go back as lines of JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+HEAD = struct.Struct("<QI")
+FDS_PER_MESSAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """Fork a worker that runs `pal.runtime.worker.main(order)`; `order.fds` count the fds sent."""
+
+    key: int
+    order: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send a signal to a worker's whole process group."""
+
+    pid: int
+    signal: int
+
+
+def send_request(sock: socket.socket, request: Birth | Kill, fds: list[int]) -> None:
+    """Send a request and its descriptors; blocks until the nursery has taken it."""
+    data = pickle.dumps(request)
+    sock.sendall(HEAD.pack(len(data), len(fds)))
+    for start in range(0, len(fds), FDS_PER_MESSAGE):
+        socket.send_fds(sock, [b"f"], fds[start : start + FDS_PER_MESSAGE])
+    sock.sendall(data)
+
+
+def _receive_request(sock: socket.socket) -> tuple[Birth | Kill, list[int]] | None:
+    head = _exactly(sock, HEAD.size)
+    if head is None:
+        return None
+    size, count = HEAD.unpack(head)
+    fds: list[int] = []
+    while len(fds) < count:
+        data, more, _, _ = socket.recv_fds(sock, 1, FDS_PER_MESSAGE)
+        if not data:
+            return None
+        fds.extend(more)
+    body = _exactly(sock, size)
+    return None if body is None else (pickle.loads(body), fds)
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        part = sock.recv(size - len(parts))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Nursery:
+    """Serves one agent until it hangs up."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._children: dict[int, int] = {}
+        self._wakeup, writer = os.pipe()
+        for fd in (self._wakeup, writer):
+            os.set_blocking(fd, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Fork, kill and report until the agent is gone; then kill all that is left."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        poller.register(self._wakeup, select.POLLIN)
+        try:
+            while True:
+                for fd, _ in poller.poll():
+                    if fd == self._wakeup:
+                        os.read(self._wakeup, 4096)
+                        self._bury()
+                    elif not self._obey():
+                        return
+        except OSError:
+            return
+        finally:
+            for pid in self._children:
+                _kill_group(pid, signal.SIGKILL)
+
+    def _obey(self) -> bool:
+        received = _receive_request(self._socket)
+        if received is None:
+            return False
+        request, fds = received
+        if isinstance(request, Kill):
+            _kill_group(request.pid, request.signal)
+            return True
+        pid = os.fork()
+        if pid == 0:
+            self._become(request, fds)
+        for fd in fds:
+            os.close(fd)
+        with suppress(OSError):
+            os.setpgid(pid, pid)
+        self._children[pid] = request.key
+        self._tell({"born": request.key, "pid": pid})
+        return True
+
+    def _become(self, birth: Birth, fds: list[int]) -> None:
+        """Turn the fresh fork into a worker. Never returns."""
+        code = 70
+        try:
+            with suppress(OSError):
+                os.setpgid(0, 0)
+            die_with_parent()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            lifeline = self._socket.detach()
+            _watch(lifeline)
+            from pal.runtime import worker
+
+            code = worker.main(birth.order, fds)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _bury(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            key = self._children.pop(pid, None)
+            _kill_group(pid, signal.SIGKILL)
+            if key is not None:
+                self._tell({"gone": key, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
+
+    def _tell(self, news: dict[str, int]) -> None:
+        self._socket.sendall(json.dumps(news).encode() + b"\n")
+
+
+def _kill_group(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _watch(fd: int) -> None:
+    """End this worker's whole group when the agent hangs up, where the kernel does not do it."""
+    if sys.platform == "linux":
+        os.close(fd)
+        return
+
+    def watch() -> None:  # pragma: no cover - macOS
+        poller = select.poll()
+        poller.register(fd, 0)
+        poller.poll()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()  # pragma: no cover - macOS
+
+
+def main() -> None:
+    """Run a nursery on the socket whose descriptor is the first argument."""
+    with suppress(OSError):
+        os.setsid()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    import pal.runtime.worker  # noqa: F401 - imported once here, shared by every worker
+
+    gc.collect()
+    gc.freeze()
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock.sendall(b'{"ready": 1}\n')
+    Nursery(sock).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What a worker process is told at birth: its role, its kernels, its fds and its surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pal.exchange.batching import Batching
+from pal.runtime.kernels import KernelSpec
+
+Role = Literal["exchange", "predictor", "generator", "oracle", "trainer", "sampler", "evaluator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Shared memory and doorbells, as places in the list of inherited descriptors."""
+
+    board: int
+    board_rows: int
+    row: int
+    slots: int = -1
+    slot_count: int = 0
+    slot_size: int = 0
+    bells: tuple[tuple[int, ...], ...] = ()
+    """Own doorbell first; then, for an exchange, those of the hosts and predictors it wakes; for
+    a host or predictor, the exchange's."""
+    posts: tuple[int, ...] = ()
+    """Segments of the mailboxes between exchange and predictors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one worker is to do, without the places of its descriptors."""
+
+    role: Role
+    index: int
+    kernels: Mapping[str, KernelSpec]
+    directory: Path
+    seed: int
+    threads: int = 1
+    device: str = "cpu"
+    cores: tuple[int, ...] = ()
+    save_interval: float = 60.0
+    restarts: int = 10
+    walkers: tuple[int, ...] = ()
+    """Walkers this host runs, or that live in this committee's process."""
+    walker_count: int = 0
+    members: tuple[int, ...] = ()
+    """Members this predictor or trainer holds."""
+    member_count: int = 0
+    weights_every: int = 10
+    bootstrap: bool = False
+    training: bool = True
+    batching: Batching | None = None
+    host_of: tuple[int, ...] = ()
+    """For the exchange: the host of each walker."""
+    seats: tuple[tuple[int, ...], ...] = ()
+    """For the exchange: the members of each predictor process; empty when it holds them all."""
+    exploring: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Readable name, also of the log file."""
+        return (
+            self.role
+            if self.role in ("exchange", "sampler", "evaluator")
+            else f"{self.role}-{self.index}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job and the worker's descriptors: its channel, shared memory and doorbells."""
+
+    job: Job
+    shared: Shared
+    channel: int

@@ -1,0 +1,1 @@
+"""What each kind of worker does between its birth and its end."""

@@ -1,0 +1,177 @@
+"""The exchange's process: the hot loop, and between two rounds whatever the agent sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pal.errors import Failure
+from pal.exchange.loop import Exchange, Predicts
+from pal.exchange.walkers import LocalWalkers, SharedWalkers, Walkers
+from pal.records import Array, Batch, Sample
+from pal.roles import Committee, Selector
+from pal.runtime.kernels import build_committee
+from pal.runtime.messages import (
+    Failed,
+    Grant,
+    Installed,
+    NewWeights,
+    Proposal,
+    Ranked,
+    RankSamples,
+    SetExploring,
+    Shutdown,
+)
+from pal.runtime.pool import Pool
+from pal.runtime.roles.generator import WalkerSource
+from pal.runtime.roles.predictor import RemoteCommittee
+from pal.runtime.worker import Desktop
+from pal.transport.slots import ExchangeSlots
+
+_NOBODY = (np.empty(0, np.intp), None)
+
+
+class ManagerDesk:
+    """The exchange's side of the road to the manager."""
+
+    def __init__(self, desk: Desktop) -> None:
+        self._channel = desk.channel
+        self._proposed = 0
+        self.granted = 0
+
+    def free(self) -> int:
+        """Places granted and not yet used."""
+        return max(0, self.granted - self._proposed)
+
+    def propose(
+        self, samples: Sequence[Sample], walkers: Array, uncertainty: Array, version: int
+    ) -> None:
+        """Send candidates to the manager."""
+        self._proposed += len(samples)
+        self._channel.send(Proposal(samples, walkers.tolist(), uncertainty.tolist(), version))
+
+    def report(self, failure: Failure) -> None:
+        """Send a failure to the agent."""
+        self._channel.send(Failed(failure))
+
+
+class ExchangeDesk:
+    """Builds one shard's exchange, runs it and serves the agent between rounds."""
+
+    def __init__(self, desk: Desktop) -> None:
+        job = desk.job
+        self._desk = desk
+        self._bell = desk.bells[0]
+        self._exploring = job.exploring
+        self._manager = ManagerDesk(desk)
+        self._local: Committee | None = None
+        self._pool: Pool | None = None
+        self._save_at = time.monotonic() + job.save_interval
+        selector: Selector = job.kernels["selector"].build(desk.context("selector", 0, 1))
+        state = desk.run.load_state("selector", 0)
+        if state is not None and hasattr(selector, "set_state"):
+            selector.set_state(state)
+        self._selector = selector
+        committee = self._build_committee()
+        assert job.batching is not None
+        self._exchange = Exchange(
+            self._build_walkers(),
+            committee,
+            job.member_count,
+            selector,
+            job.batching,
+            self._manager,
+            desk.meter,
+        )
+
+    def _build_committee(self) -> Predicts:
+        job = self._desk.job
+        if job.seats:
+            hosts = 1 + max(job.host_of, default=-1)
+            return RemoteCommittee(self._desk, job.seats, self._desk.bells[1 + hosts :])
+        contexts = [self._desk.context("model", m, job.member_count) for m in job.members]
+        self._local = build_committee(job.kernels["model"], contexts, job.training)
+        return self._local
+
+    def _build_walkers(self) -> Walkers:
+        desk, job = self._desk, self._desk.job
+        if job.walkers:
+            source = WalkerSource(desk)
+            self._pool = Pool(job.walkers, source, source, job.restarts)
+            return LocalWalkers(self._pool, len(job.walkers))
+        assert desk.slots is not None
+        hosts = 1 + max(job.host_of)
+        return SharedWalkers(ExchangeSlots(desk.slots), job.host_of, desk.bells[1 : 1 + hosts])
+
+    def run(self) -> None:
+        """Serve walkers and agent until told to shut down."""
+        self._desk.ready()
+        exchange = self._exchange
+        while True:
+            if self._desk.has_mail() and not self._read_mail():
+                self._save()
+                return
+            who, seconds = exchange.patience() if self._exploring else _NOBODY
+            if seconds == 0.0:
+                exchange.round(who)
+                if self._pool is not None and time.monotonic() > self._save_at:
+                    self._save()
+            elif seconds is None:
+                self._bell.wait()
+            else:
+                self._bell.wait_for(seconds)
+
+    def _save(self) -> None:
+        if self._pool is not None:
+            self._pool.save()
+        if hasattr(self._selector, "get_state"):
+            self._desk.run.save_state("selector", 0, self._selector.get_state())
+        self._save_at = time.monotonic() + self._desk.job.save_interval
+
+    def _read_mail(self) -> bool:
+        """Do what the agent asks; False when it asks for the end."""
+        channel = self._desk.channel
+        channel.push()
+        while (message := channel.receive()) is not None:
+            if isinstance(message, Shutdown):
+                return False
+            self._obey(message)
+        return True
+
+    def _obey(self, message: Any) -> None:
+        if isinstance(message, Grant):
+            self._manager.granted = message.total
+        elif isinstance(message, SetExploring):
+            self._exploring = message.on
+        elif isinstance(message, NewWeights):
+            self._install(message)
+        elif isinstance(message, RankSamples):
+            self._rank(message)
+
+    def _install(self, new: NewWeights) -> None:
+        if self._local is not None:
+            for member, weights in new.members.items():
+                self._local.set_weights(member, weights)
+        self._exchange.version = new.version
+        self._exchange.benched = frozenset()
+        self._desk.channel.send(Installed(new.version))
+
+    def _rank(self, message: RankSamples) -> None:
+        queue = Batch(list(message.samples))
+        ranking = self._selector.rank(queue, self._exchange.predict(queue))
+        identities = np.asarray(message.identities)
+        self._desk.channel.send(
+            Ranked(
+                message.identities,
+                identities[np.asarray(ranking.order, np.intp)].tolist(),
+                dict(zip(message.identities, map(float, ranking.uncertainty), strict=True)),
+            )
+        )
+
+
+def run(desk: Desktop) -> None:
+    """Run an exchange."""
+    ExchangeDesk(desk).run()

@@ -1,0 +1,142 @@
+"""A generator host: runs one walker or many, and talks to the exchange through shared memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pal.errors import Failure
+from pal.ledger.directory import RunDirectory
+from pal.records import Sample
+from pal.roles import Generator
+from pal.runtime.messages import Failed, Shutdown, StopAsked
+from pal.runtime.pool import Pool
+from pal.runtime.worker import Desktop
+from pal.transport.slots import WalkerSlot
+
+_RING_AFTER = 2e-4
+"""Seconds of stepping after which samples that are ready are announced before the others."""
+
+
+class WalkerSource:
+    """Walkers of a worker process, with states in the run directory; also hears their news."""
+
+    def __init__(self, desk: Desktop) -> None:
+        self._desk = desk
+        self._states = saved_walkers(desk.run)
+
+    def build(self, walker: int) -> Generator:
+        """Build a walker from the settings' kernel."""
+        job = self._desk.job
+        context = self._desk.context("generator", walker, job.walker_count)
+        generator: Generator = job.kernels["generator"].build(context)
+        return generator
+
+    def load(self, walker: int) -> Any | None:
+        """Return the state this walker had, whichever process ran it."""
+        return self._states.get(walker)
+
+    def save(self, states: Mapping[int, Any]) -> None:
+        """Write the states of this process's walkers into one file of the run directory."""
+        job = self._desk.job
+        self._desk.run.save_state(f"{job.role}-walkers", job.index, (time.time(), dict(states)))
+
+    def failure(self, walker: int, error: BaseException) -> Failure:
+        """Describe an exception of a walker."""
+        return self._desk.failure("generator", walker, error)
+
+    def report(self, failure: Failure) -> None:
+        """Pass a failure on to the agent."""
+        self._desk.channel.send(Failed(failure))
+
+    def stop(self, reason: str) -> None:
+        """Pass a wish to stop on to the agent."""
+        self._desk.channel.send(StopAsked(reason))
+
+
+def saved_walkers(directory: RunDirectory) -> dict[int, Any]:
+    """Return the newest saved state of every walker, whichever process saved it."""
+    found: list[tuple[float, dict[int, Any]]] = []
+    for path in directory.states.glob("*-walkers-*.state"):
+        role, _, index = path.stem.rpartition("-")
+        saved = directory.load_state(role, int(index))
+        if saved is not None:
+            found.append(saved)
+    merged: dict[int, Any] = {}
+    for _, states in sorted(found, key=lambda item: item[0]):
+        merged.update(states)
+    return merged
+
+
+class Host:
+    """The loop of a generator host."""
+
+    def __init__(self, desk: Desktop) -> None:
+        assert desk.slots is not None
+        self._desk = desk
+        self._own, self._exchange = desk.bells[0], desk.bells[1]
+        source = WalkerSource(desk)
+        self._pool = Pool(desk.job.walkers, source, source, desk.job.restarts)
+        self._slots = [WalkerSlot(desk.slots, walker) for walker in desk.job.walkers]
+        self._save_at = time.monotonic() + desk.job.save_interval
+
+    def run(self) -> None:
+        """Move walkers as answers come, until told to shut down."""
+        meter, slots = self._desk.meter, self._slots
+        self._desk.ready()
+        meter.begin()
+        for slot in slots:
+            self._send(slot, self._pool.step(slot.walker, None))
+        meter.end()
+        self._exchange.ring()
+        while True:
+            self._own.wait()
+            if self._desk.has_mail() and self._shutdown():
+                self._pool.save()
+                return
+            self._answer_all(slots)
+
+    def _answer_all(self, slots: list[WalkerSlot]) -> None:
+        """Move every walker whose answer is there."""
+        meter, pool = self._desk.meter, self._pool
+        rung = meter.begin()
+        moved = 0
+        for slot in slots:
+            if not slot.answered:
+                continue
+            feedback = slot.receive()
+            if feedback is None:
+                sample = pool.recover(slot.walker)
+            else:
+                sample = pool.step(slot.walker, feedback)
+            self._send(slot, sample)
+            moved += 1
+            now = time.monotonic()
+            if now - rung > _RING_AFTER:
+                self._exchange.ring()
+                rung, moved = now, 0
+        meter.end()
+        if moved:
+            self._exchange.ring()
+        if rung > self._save_at:
+            pool.save()
+            self._save_at = rung + self._desk.job.save_interval
+
+    def _send(self, slot: WalkerSlot, sample: Sample | None) -> None:
+        if sample is None:
+            slot.end()
+            self._slots = [other for other in self._slots if other is not slot]
+        else:
+            slot.send(sample)
+
+    def _shutdown(self) -> bool:
+        while (message := self._desk.channel.receive()) is not None:
+            if isinstance(message, Shutdown):
+                return True
+        return False
+
+
+def run(desk: Desktop) -> None:
+    """Run a generator host."""
+    Host(desk).run()

@@ -1,0 +1,113 @@
+"""Predictor processes: some members each, for one exchange that asks all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pal.exchange.reduction import as_members
+from pal.records import Batch, Sample, named
+from pal.runtime.kernels import build_committee
+from pal.runtime.messages import Installed, NewWeights, Shutdown
+from pal.runtime.worker import Desktop
+from pal.transport.doorbell import Doorbell
+
+
+def joined(batches: Sequence[Batch]) -> dict[str, Any]:
+    """Stack uniform batches of labels into arrays (members, n, ...)."""
+    return {
+        name: np.stack([batch.columns[name] for batch in batches]) for name in batches[0].columns
+    }
+
+
+class RemoteCommittee:
+    """The whole committee, spread over predictor processes, as the exchange sees it."""
+
+    def __init__(
+        self, desk: Desktop, seats: Sequence[Sequence[int]], bells: Sequence[Doorbell]
+    ) -> None:
+        self._own = desk.bells[0]
+        self._bells = bells
+        self._posts = desk.posts
+        self._seats = seats
+        self._members = sum(len(seat) for seat in seats)
+
+    def predict(self, samples: Batch) -> list[Any]:
+        """Ask every predictor; one request for each shape in the batch."""
+        answers: list[list[Any]] = [[None] * len(samples) for _ in range(self._members)]
+        for indices, group in samples.groups():
+            labels = self._ask(group)
+            if len(group) == len(samples):
+                return list(labels)
+            for member, batch in enumerate(labels):
+                for row, index in enumerate(indices):
+                    answers[member][index] = batch[row]
+        return answers
+
+    def _ask(self, group: Batch) -> list[Batch]:
+        for post, bell in zip(self._posts, self._bells, strict=True):
+            post.requests.put(group.columns)
+            bell.ring()
+        found: dict[int, Batch] = {}
+        for post, seat in zip(self._posts, self._seats, strict=True):
+            while not post.replies.full:
+                self._own.wait()
+            reply = named(post.replies.get())
+            post.replies.take()
+            for place, member in enumerate(seat):
+                found[member] = Batch.stacked({k: v[place] for k, v in reply.items()})
+        return [found[member] for member in sorted(found)]
+
+
+class PredictorDesk:
+    """Answers requests, and swaps weights between two of them."""
+
+    def __init__(self, desk: Desktop) -> None:
+        job = desk.job
+        self._desk = desk
+        contexts = [desk.context("model", member, job.member_count) for member in job.members]
+        self._committee = build_committee(job.kernels["model"], contexts, job.training)
+        self._post = desk.posts[0]
+
+    def run(self) -> None:
+        """Serve until told to shut down."""
+        desk = self._desk
+        desk.ready()
+        while True:
+            if desk.has_mail() and not self._read_mail():
+                return
+            if self._post.requests.full:
+                self._answer(self._post.requests.get())
+                desk.bells[1].ring()
+            else:
+                desk.bells[0].wait()
+
+    def _answer(self, request: Sample) -> None:
+        batch = Batch.stacked(named(request))
+        job = self._desk.job
+        with self._desk.meter.working():
+            result = self._committee.predict(batch)
+            members = as_members(
+                result, len(job.members), len(batch), f"the model in predictor {job.index}"
+            )
+        self._desk.meter.add("rounds")
+        self._post.replies.put(joined(members))
+        self._post.requests.take()
+
+    def _read_mail(self) -> bool:
+        channel = self._desk.channel
+        while (message := channel.receive()) is not None:
+            if isinstance(message, Shutdown):
+                return False
+            if isinstance(message, NewWeights):
+                for member, weights in message.members.items():
+                    self._committee.set_weights(self._desk.job.members.index(member), weights)
+                channel.send(Installed(message.version))
+        return True
+
+
+def run(desk: Desktop) -> None:
+    """Run a predictor."""
+    PredictorDesk(desk).run()

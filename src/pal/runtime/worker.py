@@ -1,0 +1,164 @@
+"""A worker process from its birth to its end: surroundings, log, state, failures.
+
+What it does in between is its role's own module, imported only here and only when needed.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import shutil
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy
+
+from pal.errors import ChannelClosedError, Failure
+from pal.ledger.directory import RunDirectory
+from pal.roles import Context
+from pal.runtime.messages import Failed, Ready
+from pal.runtime.orders import Job, Order
+from pal.transport.board import Board, Meter
+from pal.transport.channel import SocketChannel
+from pal.transport.doorbell import Doorbell, attach_doorbell
+from pal.transport.mailbox import Post
+from pal.transport.segment import Segment
+from pal.transport.slots import Slots
+
+MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "OPAL_", "MPIR_", "MPI_", "HYD")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+class Desktop:
+    """What every worker has at hand: its job, channel, meter, doorbells, states."""
+
+    def __init__(self, order: Order, fds: Sequence[int]) -> None:
+        self.job: Job = order.job
+        self.channel = SocketChannel(socket.socket(fileno=fds[order.channel]))
+        shared = order.shared
+        board = Board(_segment(fds[shared.board]), shared.board_rows)
+        self.meter: Meter = board.meter(shared.row)
+        self.bells: list[Doorbell] = [
+            attach_doorbell(tuple(fds[place] for place in bell)) for bell in shared.bells
+        ]
+        self.slots: Slots | None = None
+        if shared.slots >= 0:
+            self.slots = Slots(_segment(fds[shared.slots]), shared.slot_count, shared.slot_size)
+        self.posts = [Post(_segment(fds[place])) for place in shared.posts]
+        self.run = RunDirectory(self.job.directory)
+        self._mail = self.meter["mail"]
+        self.born = time.monotonic()
+
+    def context(self, role: str, index: int, count: int) -> Context:
+        """Describe one instance of a role to its kernel."""
+        directory = self.job.directory / "work" / f"{role}-{index}"
+        directory.mkdir(parents=True, exist_ok=True)
+        seed = numpy.random.SeedSequence(
+            [self.job.seed, *role.encode(), index], spawn_key=(0,)
+        ).generate_state(1)
+        return Context(
+            role,
+            index,
+            count,
+            int(seed[0]),
+            directory,
+            self.job.device,
+            self.job.threads,
+        )
+
+    def ready(self) -> None:
+        """Tell the agent that work begins."""
+        self.channel.send(Ready(time.monotonic() - self.born))
+
+    def has_mail(self) -> bool:
+        """Whether the agent has sent something since the last call. Costs next to nothing."""
+        mail = self.meter["mail"]
+        if mail == self._mail:
+            return False
+        self._mail = mail
+        return True
+
+    def failure(self, role: str, index: int, error: BaseException, **more: Any) -> Failure:
+        """Describe an exception of a kernel of this worker."""
+        return Failure(
+            role,
+            index,
+            type(error).__name__,
+            str(error),
+            host=socket.gethostname(),
+            traceback="".join(traceback.format_exception(error)),
+            **more,
+        )
+
+
+def _segment(fd: int) -> Segment:
+    return Segment(fd, os.fstat(fd).st_size)
+
+
+def main(order: Order, fds: Sequence[int]) -> int:
+    """Run a worker; return its exit code."""
+    job = order.job
+    _surroundings(job)
+    desk = Desktop(order, fds)
+    desk.meter.reset()
+    role = {"generator": "generator", "oracle": "oracle", "trainer": "training"}.get(
+        job.role, "prediction"
+    )
+    try:
+        _run(desk)
+    except ChannelClosedError:
+        return 0
+    except Exception as error:
+        traceback.print_exc()
+        failure = desk.failure(role, job.index, error)
+        with suppress(ChannelClosedError):
+            desk.channel.send(Failed(failure, fatal=True))
+            desk.channel.flush()
+        return 1
+    desk.channel.flush()
+    return 0
+
+
+def _run(desk: Desktop) -> None:
+    importlib.import_module(f"pal.runtime.roles.{desk.job.role}").run(desk)
+
+
+def _surroundings(job: Job) -> None:
+    """Set log file, threads, cores, device and environment, before any user code is imported."""
+    log = job.directory / "logs" / f"{job.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.enable()
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(job.threads)
+    if job.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job.cores)
+    if job.device.startswith("cuda:"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = job.device.removeprefix("cuda:")
+    elif job.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if job.role == "oracle":
+        for name in [n for n in os.environ if n.startswith(MPI_PREFIXES)]:
+            del os.environ[name]
+
+
+def clear(folder: Any) -> None:
+    """Remove a scratch folder, whatever is in it."""
+    shutil.rmtree(folder, ignore_errors=True)

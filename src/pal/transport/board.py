@@ -1,0 +1,90 @@
+"""The board: a row of numbers per worker in shared memory, for whoever wants to look.
+
+A worker writes its own row as it works, which costs nothing; the agent reads all rows once a
+second. No message is needed to know how busy everybody is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pal.transport.segment import Segment
+
+COLUMNS = (
+    "busy",  # seconds of work finished
+    "since",  # monotonic time at which the present work began; 0 when idle
+    "rounds",  # batches, labels or epochs finished
+    "samples",  # samples predicted
+    "uncertain",  # of these, how many were uncertain
+    "uncertainty",  # sum of their uncertainties
+    "skipped",  # uncertain ones not proposed, because no place was granted
+    "mail",  # messages the agent has sent to this worker; a worker in a hot loop looks here
+)
+_INDEX = {name: index for index, name in enumerate(COLUMNS)}
+
+
+class Board:
+    """All rows, as the agent sees them."""
+
+    def __init__(self, segment: Segment, rows: int) -> None:
+        self.segment = segment
+        self._values: NDArray[np.float64] = segment.array("f8", (rows, len(COLUMNS)), 0)
+
+    @classmethod
+    def create(cls, rows: int) -> Board:
+        """Make a board of zeros."""
+        return cls(Segment.create(max(1, rows) * len(COLUMNS) * 8), rows)
+
+    def meter(self, row: int) -> Meter:
+        """Return one worker's row."""
+        return Meter(self._values[row])
+
+
+class Meter:
+    """One worker's row."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: NDArray[np.float64]) -> None:
+        self._row = row
+
+    def __getitem__(self, column: str) -> float:
+        return float(self._row[_INDEX[column]])
+
+    def reset(self) -> None:
+        """Forget work that a worker of this row never finished."""
+        self._row[1] = 0.0
+
+    def add(self, column: str, amount: float = 1.0) -> None:
+        """Count."""
+        self._row[_INDEX[column]] += amount
+
+    def busy_until(self, now: float) -> float:
+        """Seconds of work, the present piece included; `now` is a monotonic time."""
+        since = self["since"]
+        return self["busy"] + (max(0.0, now - since) if since else 0.0)
+
+    def begin(self) -> float:
+        """Note that work begins; return the time."""
+        now = time.monotonic()
+        self._row[1] = now
+        return now
+
+    def end(self) -> None:
+        """Note that work has ended."""
+        self._row[0] += time.monotonic() - self._row[1]
+        self._row[1] = 0.0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count the time inside as work."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()

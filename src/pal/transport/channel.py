@@ -1,0 +1,240 @@
+"""Channels: ordered messages between an agent and its workers, outside the hot loop.
+
+A message is any picklable object. Arrays inside it travel as raw buffers beside the pickle
+(protocol 5), so nothing large is copied into it. Sending never blocks: what the other end does not
+take yet waits in this process, in order, and `backlog` says how much that is.
+"""
+
+from __future__ import annotations
+
+import pickle
+import select
+import socket
+import struct
+from collections import deque
+from typing import Any, Protocol
+
+from pal.errors import ChannelClosedError
+
+_HEAD = struct.Struct("<QI")
+_SIZE = struct.Struct("<Q")
+_CHUNK = 1 << 20
+
+
+class Channel(Protocol):
+    """The contract; `tests/transport` runs one suite over every implementation."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes accepted by `send` that the other end has not taken yet."""
+        ...
+
+    def send(self, message: Any) -> None:
+        """Queue a message and pass on what the other end takes at once. Never blocks.
+
+        Raises:
+            ChannelClosedError: the other end is gone.
+        """
+        ...
+
+    def receive(self) -> Any | None:
+        """Return the next message that is completely here, or None. Never blocks.
+
+        Raises:
+            ChannelClosedError: the other end is gone, and all it sent has been received.
+        """
+        ...
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Sleep until `receive` may have something, at most so long; sends on meanwhile."""
+        ...
+
+    def flush(self) -> None:
+        """Block until the other end has taken everything."""
+        ...
+
+    def close(self) -> None:
+        """Hang up. The other end still receives what was sent."""
+        ...
+
+
+class SocketChannel:
+    """A channel over a connected stream socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._outgoing: deque[memoryview] = deque()
+        self.backlog = 0
+        self._frame = _Frame()
+        self._ready: deque[Any] = deque()
+        self._closed = False
+
+    @classmethod
+    def pair(cls) -> tuple[SocketChannel, socket.socket]:
+        """Make a channel and the socket of its other end, to be handed to a child."""
+        here, there = socket.socketpair()
+        return cls(here), there
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for an event loop."""
+        return self._socket.fileno()
+
+    def send(self, message: Any) -> None:
+        """Queue a message and pass on what the other end takes at once."""
+        buffers: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+        parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+        sizes = b"".join(_SIZE.pack(part.nbytes) for part in parts[1:])
+        parts.insert(0, memoryview(_HEAD.pack(len(head), len(buffers)) + sizes))
+        for part in parts:
+            if part.nbytes:
+                self._outgoing.append(part)
+                self.backlog += part.nbytes
+        self.push()
+
+    def push(self) -> None:
+        """Pass on what the other end takes now."""
+        try:
+            while self._outgoing:
+                sent = self._socket.send(self._outgoing[0][:_CHUNK])
+                self.backlog -= sent
+                if sent < self._outgoing[0].nbytes:
+                    self._outgoing[0] = self._outgoing[0][sent:]
+                else:
+                    self._outgoing.popleft()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise ChannelClosedError(f"the other end of a channel is gone: {error}") from error
+
+    def receive(self) -> Any | None:
+        """Return the next message that is completely here, or None."""
+        if not self._ready and not self._closed:
+            self._pull()
+        if self._ready:
+            return self._ready.popleft()
+        if self._closed:
+            raise ChannelClosedError("the other end of a channel has hung up")
+        return None
+
+    def _pull(self) -> None:
+        try:
+            while True:
+                received = self._socket.recv_into(self._frame.room())
+                if not received:
+                    self._closed = True
+                    return
+                if self._frame.fill(received):
+                    self._ready.append(self._frame.message())
+                    self._frame = _Frame()
+                    return
+        except BlockingIOError:
+            return
+        except OSError:
+            self._closed = True
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Sleep until `receive` may have something, at most so long; sends on meanwhile."""
+        if self._ready or self._closed:
+            return
+        poller = select.poll()
+        poller.register(self, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
+        for _, events in poller.poll(None if seconds is None else max(0.0, seconds) * 1000):
+            if events & select.POLLOUT:
+                self.push()
+
+    def flush(self) -> None:
+        """Block until the other end has taken everything."""
+        poller = select.poll()
+        poller.register(self, select.POLLOUT)
+        while self._outgoing:
+            poller.poll()
+            self.push()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+class _Frame:
+    """One message while it arrives: head, sizes, pickle, buffers, each read into its place."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytearray] = [bytearray(_HEAD.size)]
+        self._filled = 0
+
+    def room(self) -> memoryview:
+        return memoryview(self._parts[-1])[self._filled :]
+
+    def fill(self, received: int) -> bool:
+        """Note that bytes have arrived; tell whether the message is complete."""
+        self._filled += received
+        while self._filled == len(self._parts[-1]):
+            if not self._next():
+                return True
+            self._filled = 0
+        return False
+
+    def _next(self) -> bool:
+        """Make room for the next part that has any bytes; tell whether there is one."""
+        size, buffers = _HEAD.unpack(self._parts[0])
+        sizes = len(self._parts) > 1
+        if not sizes:
+            self._parts.append(bytearray(buffers * _SIZE.size))
+            if buffers:
+                return True
+        if len(self._parts) == 2:
+            self._parts.append(bytearray(size))
+            return True
+        while len(self._parts) < 3 + buffers:
+            (length,) = _SIZE.unpack_from(self._parts[1], (len(self._parts) - 3) * _SIZE.size)
+            self._parts.append(bytearray(length))
+            if length:
+                return True
+        return False
+
+    def message(self) -> Any:
+        return pickle.loads(self._parts[2], buffers=self._parts[3:])
+
+
+class InprocChannel:
+    """A channel within one process, for tests and for kernels that live beside the agent."""
+
+    def __init__(self, outgoing: deque[bytes], incoming: deque[bytes], ends: list[bool]) -> None:
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._ends = ends
+        self.backlog = 0
+
+    @classmethod
+    def pair(cls) -> tuple[InprocChannel, InprocChannel]:
+        """Make both ends."""
+        there: deque[bytes] = deque()
+        back: deque[bytes] = deque()
+        ends: list[bool] = []
+        return cls(there, back, ends), cls(back, there, ends)
+
+    def send(self, message: Any) -> None:
+        """Hand the message over. It is pickled, so that both ends never share an object."""
+        if self._ends:
+            raise ChannelClosedError("the other end of a channel is gone")
+        self._outgoing.append(pickle.dumps(message, protocol=5))
+
+    def receive(self) -> Any | None:
+        """Return the next message or None."""
+        if self._incoming:
+            return pickle.loads(self._incoming.popleft())
+        if self._ends:
+            raise ChannelClosedError("the other end of a channel has hung up")
+        return None
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Nothing to wait for: both ends run in one thread."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Hang up."""
+        self._ends.append(True)
