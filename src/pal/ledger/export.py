@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from pal.errors import LedgerError
+from pal.errors import LedgerError, ShapeError
 from pal.ledger.directory import write_atomically
 from pal.ledger.ledger import Ledger
 from pal.records import BARE, Array, Batch, LabelledSample, Signature, named, signature, unnamed
@@ -32,6 +33,11 @@ _SYMBOLS: Final = _ELEMENTS.split()
 _SAMPLE_NAMES: Final = frozenset({"numbers", "positions", "cell", "pbc", "charge"})
 _PAIR: Final = re.compile(r"""([^\s=]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|(\S+))""")
 _TYPES: Final = {"R": float, "I": np.int64, "L": bool, "S": str}
+_DAMAGES: Final = (
+    *(ValueError, TypeError, LookupError, StopIteration, EOFError),
+    *(zipfile.BadZipFile, zlib.error, ShapeError),
+)
+"""What readers of damaged or foreign files run into."""
 _NPZ_ROLES: Final = ("sample", "label")
 
 
@@ -101,7 +107,7 @@ def read_labelled(path: Path | str) -> list[LabelledSample]:
         return readers[path.suffix](path)
     except OSError as error:
         raise LedgerError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, IndexError, StopIteration, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         raise LedgerError(
             f"{path} is damaged or no {path.suffix} of labelled samples: {error!r}"
         ) from error
@@ -109,7 +115,7 @@ def read_labelled(path: Path | str) -> list[LabelledSample]:
 
 def _read_npz(path: Path) -> list[LabelledSample]:
     groups: dict[str, dict[str, Array]] = {}
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as source, np.load(source, allow_pickle=False) as file:
         for key in file.files:
             prefix, name = re.fullmatch(r"(?:(\d+)/)?(.*)", key, re.DOTALL).groups()  # type: ignore[union-attr]
             groups.setdefault(prefix or "", {})[name] = file[key]
