@@ -18,7 +18,7 @@ from pal.errors import (
     LedgerLockedError,
     LedgerVersionError,
 )
-from pal.ledger import schema
+from pal.ledger import rows, schema
 from pal.ledger.directory import LEDGER
 from pal.ledger.entries import (
     FailureEntry,
@@ -176,6 +176,23 @@ def test_metrics_notes_grants_and_sessions_come_back(ledger: Ledger) -> None:
     assert ledger.last_time() == 16.0
 
 
+def test_text_that_is_no_unicode_is_kept_escaped(ledger: Ledger, molecule: Make) -> None:
+    garbage = b"caf\xe9 \x00".decode("utf-8", "surrogateescape")
+    failure = Failure("oracle", 0, "crash", garbage, garbage, 1, garbage)
+    ledger.commit([molecule(1), StateChange(0.0, 1, State.FAILED, garbage)])
+    ledger.commit([FailureEntry(0.0, failure), Note(0.0, "output", garbage)])
+    assert ledger.failures()[0].failure.message == "caf\\udce9 \0"
+    assert ledger.notes()[0].text == ledger.story(1)[1].detail == "caf\\udce9 \0"
+
+
+def test_a_record_too_large_for_the_ledger_is_refused(
+    ledger: Ledger, label: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_LARGEST", 100)
+    with pytest.raises(ContractError, match=r"sample 3: .* take 136 bytes"):
+        ledger.commit([label(3)])
+
+
 def test_what_is_not_there_is_said_so(ledger: Ledger, molecule: Make) -> None:
     ledger.commit([molecule(1)])
     for ask in (ledger.story, ledger.sample, lambda number: list(ledger.labelled([number]))):
@@ -198,7 +215,7 @@ def test_readers_look_on_while_the_writer_commits(
         ledger.commit([label(number) for number in range(500, 600)])
         assert [first.identity, *(item.identity for item in seen)] == list(range(500))
         assert len(reader.labelled_ids()) == 600
-        with pytest.raises(LedgerError, match="readonly"):
+        with pytest.raises(LedgerError, match="opened for reading"):
             reader.commit([Note(0.0, "a", "b")])
 
 

@@ -56,15 +56,12 @@ def test_a_claim_is_given_back(run: RunDirectory) -> None:
 
 
 def test_a_forked_child_does_not_hold_the_claim(run: RunDirectory) -> None:
-    run.claim()
-    reading, writing = os.pipe()
     code = (
         "import os, sys\nfrom pal.ledger.directory import RunDirectory\n"
         f"run = RunDirectory({str(run.path)!r})\nrun.claim()\n"
         "if os.fork():\n    os._exit(0)\n"
         "os.write(1, b'alive\\n')\nsys.stdin.read()\n"
     )
-    run.release()
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -74,8 +71,6 @@ def test_a_forked_child_does_not_hold_the_claim(run: RunDirectory) -> None:
         child.wait()
         run.claim()
         run.release()
-    os.close(reading)
-    os.close(writing)
 
 
 def test_a_directory_with_other_files_is_refused(run: RunDirectory) -> None:

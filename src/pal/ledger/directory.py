@@ -51,7 +51,11 @@ class RunDirectory:
 
     @property
     def ledger(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file.
+
+        In the process that writes it, read it only through `Ledger`: SQLite loses its locks
+        when anything else in that process opens and closes the file.
+        """
         return self.path / LEDGER
 
     @property

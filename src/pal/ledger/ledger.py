@@ -81,7 +81,10 @@ class Ledger:
         Raises:
             LedgerDiskError: the disk refused; nothing was written, try again later.
             ContractError: an array cannot be kept, e.g. Python objects.
+            TypeError: a metric is nothing JSON can hold.
         """
+        if not self.writable:
+            raise LedgerError(f"{self.file} was opened for reading; open it with Ledger.open")
         prepared = [
             entry if isinstance(entry, rows.Prepared) else rows.prepare(entry) for entry in entries
         ]

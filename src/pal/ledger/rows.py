@@ -6,9 +6,11 @@ import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pal.controller.commands import State
+from pal.controller.events import Candidate
+from pal.errors import ContractError
 from pal.ledger.entries import (
     Commit,
     Entry,
@@ -28,8 +30,15 @@ from pal.transport.layout import pack
 # as bytes.
 
 
+_LARGEST: Final = 900_000_000
+"""Bytes; SQLite's own limit for one value is 10^9 (https://sqlite.org/limits.html)."""
+
+
 class Prepared(NamedTuple):
-    """An entry with its arrays already packed, so that they may change after it was put."""
+    """An entry whose content is already bytes, so that it may change after it was put.
+
+    Whatever can be wrong with an entry is found here, before it waits in line with others.
+    """
 
     entry: Entry
     data: bytes
@@ -49,16 +58,28 @@ class Tally:
 
 
 def prepare(entry: Entry) -> Prepared:
-    """Pack the arrays of an entry.
+    """Turn the content of an entry into bytes.
 
     Raises:
-        ContractError: an array cannot be kept, e.g. Python objects.
+        ContractError: an array cannot be kept: Python objects, or more than 900 MB.
+        TypeError: a metric is nothing JSON can hold.
     """
-    if isinstance(entry, NewSample):
-        return Prepared(entry, pack(entry.sample))
-    if isinstance(entry, NewLabel):
-        return Prepared(entry, pack(entry.label))
-    return Prepared(entry, b"")
+    match entry:
+        case NewSample(candidate=Candidate(sample=number), sample=record):
+            data = pack(record)
+        case NewLabel(sample=number, label=record):
+            data = pack(record)
+        case Metric(values=values):
+            text = json.dumps(dict(values), default=float, separators=(",", ":"))
+            return Prepared(entry, text.encode())
+        case _:
+            return Prepared(entry, b"")
+    if len(data) > _LARGEST:
+        raise ContractError(
+            f"sample {number}: its arrays or its label take {len(data)} bytes, the ledger keeps "
+            f"up to {_LARGEST}; return less, and leave large fields in files"
+        )
+    return Prepared(entry, data)
 
 
 def write(db: sqlite3.Connection, prepared: Prepared, tally: Tally) -> None:
@@ -69,6 +90,11 @@ def write(db: sqlite3.Connection, prepared: Prepared, tally: Tally) -> None:
 def known(db: sqlite3.Connection, sample: int) -> bool:
     """Whether the ledger has this sample."""
     return db.execute("SELECT 1 FROM samples WHERE id = ?", (sample,)).fetchone() is not None
+
+
+def _text(text: str) -> str:
+    """Escape what is no valid Unicode, such as bytes in a program's output: SQLite refuses it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _sample(db: sqlite3.Connection, entry: NewSample, data: bytes, tally: Tally) -> None:
@@ -106,7 +132,7 @@ def _state(db: sqlite3.Connection, entry: StateChange, data: bytes, tally: Tally
         db.execute("UPDATE samples SET attempts = ? WHERE id = ?", (int(entry.attempts), number))
     db.execute(
         "INSERT INTO history (time, sample, state, detail) VALUES (?, ?, ?, ?)",
-        (float(entry.time), number, entry.state.value, entry.detail),
+        (float(entry.time), number, entry.state.value, _text(entry.detail)),
     )
 
 
@@ -118,7 +144,14 @@ def _label(db: sqlite3.Connection, entry: NewLabel, data: bytes, tally: Tally) -
     cursor = db.execute(
         "INSERT OR IGNORE INTO labels (sample, oracle, host, seconds, time, data)"
         " VALUES (?, ?, ?, ?, ?, ?)",
-        (number, int(entry.oracle), entry.host, float(entry.seconds), float(entry.time), data),
+        (
+            number,
+            int(entry.oracle),
+            _text(entry.host),
+            float(entry.seconds),
+            float(entry.time),
+            data,
+        ),
     )
     if not cursor.rowcount:
         tally.repeated.append(number)
@@ -134,26 +167,27 @@ def _failure(db: sqlite3.Connection, entry: FailureEntry, data: bytes, tally: Ta
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             float(entry.time),
-            what.role,
+            _text(what.role),
             int(what.index),
-            what.kind,
-            what.message,
-            what.host,
+            _text(what.kind),
+            _text(what.message),
+            _text(what.host),
             None if what.sample is None else int(what.sample),
-            what.traceback,
+            _text(what.traceback),
         ),
     )
 
 
 def _metric(db: sqlite3.Connection, entry: Metric, data: bytes, tally: Tally) -> None:
-    text = json.dumps(dict(entry.values), default=float, separators=(",", ":"))
-    db.execute("INSERT INTO metrics (time, json) VALUES (?, ?)", (float(entry.time), text))
+    db.execute(
+        "INSERT INTO metrics (time, json) VALUES (?, ?)", (float(entry.time), data.decode())
+    )
 
 
 def _note(db: sqlite3.Connection, entry: Note, data: bytes, tally: Tally) -> None:
     db.execute(
         "INSERT INTO notes (time, kind, text) VALUES (?, ?, ?)",
-        (float(entry.time), entry.kind, entry.text),
+        (float(entry.time), _text(entry.kind), _text(entry.text)),
     )
 
 
@@ -168,10 +202,10 @@ def _started(db: sqlite3.Connection, entry: SessionStarted, data: bytes, tally: 
         (
             float(entry.time),
             float(entry.began),
-            entry.host,
+            _text(entry.host),
             int(entry.pid),
-            entry.version,
-            entry.settings,
+            _text(entry.version),
+            _text(entry.settings),
         ),
     )
 
@@ -180,7 +214,7 @@ def _ended(db: sqlite3.Connection, entry: SessionEnded, data: bytes, tally: Tall
     db.execute(
         'UPDATE sessions SET "end" = ?, reason = ?'
         " WHERE number = (SELECT max(number) FROM sessions)",
-        (float(entry.time), entry.reason),
+        (float(entry.time), _text(entry.reason)),
     )
 
 
