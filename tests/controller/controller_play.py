@@ -74,9 +74,9 @@ class Play:
     def lose_trainer(self, trainer: int = 0) -> list[Command]:
         return self.send(ev.TrainerLost(self.time, trainer, failure("crash")))
 
-    def trained(self, trainer: int = 0, round_: int | None = None) -> list[Command]:
-        number = self.manager.training.round if round_ is None else round_
-        return self.send(ev.TrainingDone(self.time, trainer, number))
+    def trained(self, trainer: int = 0, version: int | None = None) -> list[Command]:
+        number = self.manager.training.round
+        return self.send(ev.TrainingDone(self.time, trainer, number, version))
 
     def epoch(self, trainer: int = 0) -> list[Command]:
         return self.send(ev.EpochDone(self.time, trainer))

@@ -116,7 +116,7 @@ class World:
         if fresh:
             self._at(0.5, lambda: self._offer([INITIAL] * rules.initial_labels))
         if restored.labelled:
-            self._at(1.0, self._install)
+            self._install(1.0, 0)
         self._repeat(1.0, lambda: ev.Tick(self.time))
         self._repeat(0.7, self._explore)
 
@@ -314,11 +314,14 @@ class World:
         def done() -> ev.Event | None:
             if not self._lives("trainer", trainer, life):
                 return None
-            self._at(0.3, self._install)
-            return ev.TrainingDone(self.time, trainer, round_)
+            self.version += 1
+            # Either message may overtake the other: they come from two processes.
+            self._install(self.rng.uniform(0, 0.5), self.version)
+            finished = ev.TrainingDone(self.time, trainer, round_, self.version)
+            self._at(self.rng.uniform(0, 0.5), lambda: finished)
+            return None
 
         self._at(delay, done)
 
-    def _install(self) -> ev.Event:
-        self.version += 1
-        return ev.WeightsInstalled(self.time, self.version, True)
+    def _install(self, delay: float, version: int) -> None:
+        self._at(delay, lambda: ev.WeightsInstalled(self.time, version, True))

@@ -2,7 +2,7 @@ import pytest
 from controller_play import Play, candidate, failure, moves, of
 
 from pal.controller import events as ev
-from pal.controller.commands import Explore, GrantCandidates, Move, StartLabel, Teach
+from pal.controller.commands import Explore, Finish, GrantCandidates, Move, StartLabel, Teach
 from pal.controller.invariants import InvariantError, validate
 from pal.controller.manager import Manager
 from pal.controller.rules import Restored, Rules
@@ -147,6 +147,28 @@ def test_the_serial_loop_waits_for_every_trainer_and_survives_a_lost_one():
     assert [teach.add for teach in of(Teach, play.trainer(1))] == [(1,)]
     play.trained(1)
     assert of(Explore, play.weights(3)) == [Explore(True)]
+
+
+def test_weights_installed_before_their_round_was_reported_count_too():
+    play = Play(serial=True, retrain_size=1)
+    play.trainer()
+    play.oracle(0)
+    play.propose(1)
+    play.label(0, 1)
+    play.weights(4)
+    assert of(Explore, play.trained(version=4)) == [Explore(True)]
+
+
+def test_the_answer_to_an_earlier_round_does_not_end_this_one():
+    play = Play(retrain_size=1, final_training=50.0)
+    play.trainer()
+    play.oracle(0)
+    play.propose(1, 2)
+    play.label(0, 1, 2)
+    play.send(ev.TrainingDone(0.0, 0, 1))
+    assert play.manager.training.busy == [0]
+    play.stop()
+    assert of(Finish, play.trained())
 
 
 def test_the_serial_loop_goes_on_when_every_label_failed():

@@ -9,7 +9,7 @@ from pal.controller.commands import State
 from pal.controller.manager import PATIENCE
 from pal.controller.rules import Rules
 
-LIMIT = 90.0
+LIMIT = 120.0
 
 
 def rules_of(rng, serial):
@@ -99,3 +99,31 @@ def test_an_untroubled_campaign_gets_the_labels_it_wants(serial):
     assert len(ledger.labels) == 40
     assert world.held[0] == set(ledger.labels), "all that was labelled was taught"
     assert not ledger.of(State.FAILED)
+
+
+@pytest.mark.parametrize("serial", [False, True], ids=["parallel", "serial"])
+@pytest.mark.parametrize("seed", range(8))
+def test_trouble_delays_a_campaign_but_never_starves_it(seed, serial):
+    """No rule but the number of labels ends it: whatever hangs or dies, work goes on."""
+    rng = random.Random(seed)
+    rules = Rules(
+        n_oracles=rng.randint(1, 5),
+        trainers=tuple((k,) for k in range(rng.randint(1, 3))),
+        oracle_deadline=8.0,
+        oracle_retries=rng.randint(3, 5),
+        queue_capacity=rng.choice([1, 5, 20]),
+        retrain_size=rng.choice([1, 4, 10]),
+        serial=serial,
+        rerank=rng.random() < 0.5,
+        initial_labels=rng.choice([0, 6]),
+        labels=25,
+        failures=None,
+        final_training=5.0,
+    )
+    ledger = Ledger()
+    for _ in range(3):
+        if World(rules, ledger, seed, 0.2).run(rng.randint(50, 300)):
+            break
+    world = World(rules, ledger, seed, 0.2)
+    assert world.run(20_000), f"it still waits for labels: {world.manager.counts}"
+    assert world.finish.reason == "stop.labels = 25 reached"

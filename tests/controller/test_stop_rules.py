@@ -11,6 +11,7 @@ from pal.controller.commands import (
     State,
     Teach,
 )
+from pal.controller.events import StopRequested
 from pal.controller.manager import PATIENCE
 from pal.controller.rules import Restored, Rules
 from pal.controller.stop import Progress, Verdict, judge
@@ -191,6 +192,13 @@ def test_a_second_request_leaves_out_grace_and_final_training():
     assert moves(orders) == [(2, "queued")]
     assert of(Teach, orders) == []
     assert orders[-1] == Finish("a walker asked"), "the first reason stands"
+
+
+def test_walkers_that_ask_one_after_the_other_do_not_hurry_the_end():
+    play = ending()
+    assert play.send(StopRequested(play.time, "walker 4 asked", patient=True)) == []
+    assert play.state(1) is State.RUNNING
+    assert play.manager.stop_reason == "a walker asked"
 
 
 def test_a_second_request_cuts_the_final_training_short():

@@ -113,6 +113,8 @@ class TrainingDone:
     time: float
     trainer: int
     round: int
+    version: int | None = None
+    """The version its last weights got; None: not known, so the next one to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +148,15 @@ class QueueRanked:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """A walker, a trainer, the operator or a signal asks for the end, in good order."""
+    """A walker, a trainer, the operator or a signal asks for the end, in good order.
+
+    Asked again, the end hurries, unless the request is `patient`: walkers and trainers ask one
+    by one and more than once, and mean the end, not haste.
+    """
 
     time: float
     reason: str
+    patient: bool = False
 
 
 Event: TypeAlias = (

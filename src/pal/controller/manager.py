@@ -80,7 +80,7 @@ class Manager:
         self.uncertain = past.uncertain
         self.version = 0
         self._may_explore = False
-        self._weights_after_round = False
+        self._version_due = 0
         self._goal = past.proposed
         self._epochs: Counter[int] = Counter()
         self._most_epochs = 0
@@ -204,12 +204,12 @@ class Manager:
 
     def _on_training_done(self, event: ev.TrainingDone) -> list[Command]:
         if self.training.done(event.trainer, event.round):
-            self._weights_after_round = False
+            due = self.version + 1 if event.version is None else event.version
+            self._version_due = max(self._version_due, due)
         return []
 
     def _on_weights(self, event: ev.WeightsInstalled) -> list[Command]:
-        self.version = event.version
-        self._weights_after_round = self.training.round_done
+        self.version = max(self.version, event.version)
         # Weights from before the initial labels do not count: those must be trained on first.
         self._may_explore |= event.trained and self.labelling.initial_done
         waiting = self.labelling.queue.rankable if self.rules.rerank else ()
@@ -228,7 +228,7 @@ class Manager:
     def _on_stop_requested(self, event: ev.StopRequested) -> list[Command]:
         if self.ending is None:
             self._stop(Verdict(event.reason))
-        else:
+        elif not event.patient:
             self.ending.hurry(self._now)
         return []
 
@@ -307,8 +307,6 @@ class Manager:
             if stage is Stage.EXPLORE:
                 size = min(self.rules.retrain_size, self.rules.queue_capacity)
                 self._goal = self.labelling.proposed + size
-            elif stage is Stage.TRAIN:
-                self._weights_after_round = False
         if self.stage is Stage.TRAIN:
             orders += self.training.begin_round() if self.training.untaught else []
             orders += self.training.catch_up()
@@ -324,8 +322,8 @@ class Manager:
         return self.stage
 
     def _round_learnt(self) -> bool:
-        training = self.training
-        return self._weights_after_round and training.round_done and not training.untaught
+        learnt = self.training.round_done and not self.training.untaught
+        return learnt and self.version >= self._version_due
 
     # The end: labels, final training, last weights ----------------------------------------
 

@@ -36,16 +36,17 @@ class Verdict:
 
 def judge(rules: Rules, progress: Progress) -> Verdict | None:
     """Apply the stop rules: the first one met decides."""
+    last = f" The last one: {progress.last_failure}" if progress.last_failure else ""
     if rules.failures is not None and progress.failures >= rules.failures:
         return Verdict(
-            f"{progress.failures} labels failed in a row, stop.failures allows "
-            f"{rules.failures - 1}: look at the oracle. The last one: {progress.last_failure}",
+            f"{progress.failures} labels failed in a row (stop.failures = {rules.failures}): "
+            f"look at the oracle.{last}",
             failed=True,
         )
     if progress.barren:
         return Verdict(
             "not one of the initial samples could be labelled, so there is nothing to train on: "
-            f"look at the oracle and the initial samples. The last one: {progress.last_failure}",
+            f"look at the oracle and the initial samples.{last}",
             failed=True,
         )
     limits = (
