@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,35 @@ def test_readers_in_rollback_mode_do_not_stop_the_writer(
             assert len(list(seen)) == 299
             assert len(reader.labelled_ids()) == 301
         assert not (tmp_path / f"{LEDGER}-wal").exists()
+
+
+@pytest.mark.parametrize("journal", ["WAL", "TRUNCATE"])
+def test_a_reader_repairs_what_a_killed_writer_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, molecule: Make, label: Make, journal: str
+) -> None:
+    monkeypatch.setattr(schema, "journal_mode", lambda directory: journal)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit([molecule(1), label(1)])
+        db = sqlite3.connect(tmp_path / LEDGER, isolation_level=None)
+        # With so little memory, changes are in the file long before they are committed.
+        db.execute("PRAGMA cache_size = 2")
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany(
+            "INSERT INTO inputs VALUES (?, ?)", [(i, bytes(3000)) for i in range(9, 99)]
+        )
+        for file in tmp_path.glob(f"{LEDGER}*"):
+            if not file.name.endswith("-shm"):
+                shutil.copy(file, copy)
+        db.execute("ROLLBACK")
+        db.close()
+    with Ledger.open_readonly(copy) as ledger:
+        ledger.check()
+        assert ledger.labelled_ids() == [1]
+        assert len(ledger.sample(1)["numbers"]) == 3
+        with pytest.raises(LedgerError, match="no sample 9"):
+            ledger.sample(9)
 
 
 def test_an_orderly_end_leaves_one_file(tmp_path: Path, molecule: Make) -> None:

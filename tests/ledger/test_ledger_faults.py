@@ -31,7 +31,7 @@ def run(*arguments: object) -> Any:
 def test_no_acknowledged_label_is_lost_however_often_it_is_killed(
     tmp_path: Path, journal: str
 ) -> None:
-    result = run("kill_often", tmp_path / "run", journal, 60)
+    result = run("kill_often", tmp_path / "run", journal, 40)
     print(journal, result)
     assert result["acknowledged"] > 1000
 

@@ -89,14 +89,15 @@ def connect_readonly(file: Path) -> sqlite3.Connection:
             "name the directory of a campaign"
         )
     with explained(file):
-        uri = f"{file.resolve().as_uri()}?mode=ro"
-        if not os.access(file.parent, os.W_OK) and not _journal(file):
-            # Readers of a WAL need to write beside it. Without a WAL, and where nobody can
-            # begin one, the file stays as it is and may be read without.
-            uri += "&immutable=1"
-        db = _connection(uri)
+        try:
+            db = _connection(f"{file.resolve().as_uri()}?{_reading(file)}")
+        except OSError as error:
+            raise LedgerDiskError(
+                f"{file} cannot be read: {error.strerror}; ask its owner for the right to"
+            ) from error
         try:
             _check_version(db, file)
+            db.execute("PRAGMA query_only = ON")
             if not _format(db):
                 raise LedgerError(f"{file} holds no campaign yet; try again once it has started")
         except BaseException:
@@ -116,6 +117,11 @@ def explained(file: Path) -> Iterator[None]:
             raise LedgerLockedError(
                 f"{file} was kept busy by another process for {_BUSY_SECONDS:g} s; "
                 "close programs that have it open, such as the sqlite3 shell"
+            ) from error
+        if name in ("SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY"):
+            raise LedgerDiskError(
+                f"{file} was left by a killed process and must be brought in order by someone "
+                "who may write it: ask its owner for `pal status`, or copy the directory"
             ) from error
         if name.startswith(
             ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
@@ -186,6 +192,21 @@ def _check_version(db: sqlite3.Connection, file: Path) -> None:
     )
 
 
-def _journal(file: Path) -> bool:
-    wal = file.with_name(f"{file.name}-wal")
-    return wal.exists() and wal.stat().st_size > 0
+def _reading(file: Path) -> str:
+    """Choose how a reader opens the file.
+
+    After a writer was killed, the first who comes must bring the file in order with the journal
+    it left, and readers of a WAL note beside it what they read: a reader writes too, if it can.
+    """
+    if os.access(file.parent, os.W_OK) and os.access(file, os.W_OK):
+        return "mode=rw"
+    if _in_wal_mode(file) and not file.with_name(f"{file.name}-wal").exists():
+        # No writer is at work, and a reader who may not write cannot begin a WAL either.
+        return "mode=ro&immutable=1"
+    return "mode=ro"
+
+
+def _in_wal_mode(file: Path) -> bool:
+    """Read it from the header, byte 18 (https://sqlite.org/fileformat.html)."""
+    with file.open("rb") as opened:
+        return opened.read(19)[18:] == b"\x02"
