@@ -86,8 +86,13 @@ class Batch(Sequence[Sample]):
         return unnamed({name: column[key] for name, column in self._columns.items()})
 
     def __iter__(self) -> Iterator[Sample]:
-        for index in range(self._size):
-            yield self[index]
+        if self._items is not None:
+            return iter(self._items)
+        assert self._columns is not None
+        if self._columns.keys() == {BARE}:
+            return iter(self._columns[BARE])
+        names, columns = tuple(self._columns), self._columns.values()
+        return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         column = self.columns[BARE] if self._size else np.empty((0,))
@@ -102,10 +107,11 @@ class Batch(Sequence[Sample]):
     @property
     def uniform(self) -> bool:
         """Whether all samples have the same names, shapes and dtypes."""
-        if self._columns is not None or not self._size:
+        if self._columns is not None or not self._items:
             return True
-        first = signature(self[0])
-        return all(signature(item) == first for item in self)
+        if all(type(item) is np.ndarray for item in self._items):
+            return len({(item.shape, item.dtype) for item in self._items}) == 1  # type: ignore[union-attr]
+        return len({signature(item) for item in self._items}) == 1
 
     @property
     def columns(self) -> dict[str, Array]:
@@ -115,16 +121,14 @@ class Batch(Sequence[Sample]):
             ShapeError: shapes differ from sample to sample; use `groups()`.
         """
         if self._columns is None:
+            assert self._items is not None
             if not self.uniform:
-                seen = sorted({str(dict(signature(item))) for item in self})
+                seen = sorted({str(dict(signature(item))) for item in self._items})
                 raise ShapeError(
                     "this batch mixes shapes and cannot be stacked; iterate over it or use "
                     f"groups(). Shapes in it: {'; '.join(seen[:3])}"
                 )
-            rows = [named(item) for item in self]
-            self._columns = {
-                name: np.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})
-            }
+            self._columns = _columns(self._items)
         return self._columns
 
     def take(self, indices: Sequence[int] | Array) -> Batch:
@@ -144,6 +148,20 @@ class Batch(Sequence[Sample]):
             found.setdefault(signature(item), []).append(index)
         for indices in found.values():
             yield indices, self.take(indices)
+
+
+def _columns(items: Sequence[Sample]) -> dict[str, Array]:
+    if items and all(type(item) is np.ndarray for item in items):
+        return {BARE: _stack(items)}  # type: ignore[arg-type]
+    rows = [named(item) for item in items]
+    return {name: _stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}
+
+
+def _stack(rows: Sequence[Array]) -> Array:
+    """Stack arrays of one shape; `np.stack` would look at each of them several times."""
+    if not rows[0].ndim:
+        return np.array(rows)
+    return np.concatenate(rows).reshape(len(rows), *rows[0].shape)
 
 
 Signature: TypeAlias = tuple[tuple[str, tuple[str, tuple[int, ...]]], ...]

@@ -16,6 +16,10 @@ class Batching(Protocol):
         """
         ...
 
+    def quorum(self, living: int) -> int:
+        """Return how many walkers must wait before it is worth being woken."""
+        ...
+
     @property
     def limit(self) -> int | None:
         """The largest batch."""
@@ -31,6 +35,10 @@ class All:
     def patience(self, ready: int, living: int, waited: float) -> float | None:
         """Wait until all are ready."""
         return 0.0 if ready and ready >= living else None
+
+    def quorum(self, living: int) -> int:
+        """Nothing can be done before all are ready."""
+        return max(1, living)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +56,7 @@ class Ready:
         if ready >= min(self.size, living):
             return 0.0
         return max(0.0, self.wait - waited)
+
+    def quorum(self, living: int) -> int:
+        """The first one that is ready starts the clock."""
+        return 1

@@ -85,6 +85,10 @@ class Exchange:
         limit = self.batching.limit
         return (ready if limit is None else ready[:limit]), seconds
 
+    def may_sleep(self) -> bool:
+        """Whether nobody has become ready meanwhile; from now on whoever does rings."""
+        return not self.walkers.wake_for(self.batching.quorum(self.walkers.living()))
+
     def round(self, who: NDArray[np.intp]) -> None:
         """Predict for these walkers and answer them."""
         self._first_ready = 0.0

@@ -37,6 +37,10 @@ class Walkers(Protocol):
         """How many walkers may still send samples."""
         ...
 
+    def wake_for(self, quorum: int) -> bool:
+        """Ask for the doorbell once so many walkers wait; tell whether they do already."""
+        ...
+
     def gather(self, who: NDArray[np.intp]) -> Batch:
         """Copy out the samples of these walkers."""
         ...
@@ -61,6 +65,10 @@ class SharedWalkers:
     def living(self) -> int:
         """How many walkers have sent samples and have not ended or died since."""
         return self._slots.living()
+
+    def wake_for(self, quorum: int) -> bool:
+        """Write down for the hosts how many must wait before one of them rings."""
+        return self._slots.wake_for(quorum)
 
     def gather(self, who: NDArray[np.intp]) -> Batch:
         """Copy the samples out of the slots."""
@@ -113,6 +121,10 @@ class LocalWalkers:
     def living(self) -> int:
         """How many have not ended."""
         return len(self._ready)
+
+    def wake_for(self, quorum: int) -> bool:
+        """Nobody would ring: walkers here wait already, or have ended."""
+        return bool(len(self._ready))
 
     def gather(self, who: NDArray[np.intp]) -> Batch:
         """Batch the samples."""

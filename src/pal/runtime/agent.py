@@ -28,10 +28,13 @@ from pal.runtime.roads import Roads
 from pal.runtime.supervision import RestartBudget
 from pal.runtime.worker import THREAD_VARIABLES
 from pal.transport.channel import SocketChannel
-from pal.transport.slots import ABSENT, ALIVE
 
 KERNEL_OF = {"generator": "generator", "oracle": "oracle", "trainer": "training"}
 """The kernel a worker's role belongs to; all others belong to prediction."""
+
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+"""Let the C library keep freed memory: otherwise every array of a few hundred KB that a round
+needs is fetched from the kernel anew, page by page, which costs more than what is done with it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +111,7 @@ class Agent:
             with suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         here, there = socket.socketpair()
-        environment = dict(os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"))
+        environment = {**MALLOC, **os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         self._nursery = subprocess.Popen(
             [sys.executable, "-m", "pal.runtime.nursery", str(there.fileno())],
             pass_fds=[there.fileno()],
@@ -283,10 +286,7 @@ class Agent:
         slots = self.roads.slots
         if worker.job.role != "generator" or slots is None:
             return
-        state = slots.header["state"]
-        for walker in worker.job.walkers:
-            if state[walker] == ALIVE:
-                state[walker] = ABSENT
+        slots.forget(worker.job.walkers)
         self.roads.bells["exchange", 0].ring()
 
     def _crash(self, worker: Worker, code: int) -> Failure:

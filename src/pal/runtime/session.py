@@ -123,7 +123,7 @@ class Session:
             msg.RoundDone: self._on_round_done,
             msg.Installed: self._on_installed,
             msg.Ranked: self._on_ranked,
-            msg.StopAsked: lambda _, message: self.request_stop(message.reason),
+            msg.StopAsked: lambda _, message: self.request_stop(message.reason, patient=True),
             msg.Failed: self._on_failed,
         }
         self._carriers: dict[type, Callable[[Any], None]] = {
@@ -241,13 +241,14 @@ class Session:
             if "stop" in request:
                 self.request_stop(str(request["stop"]))
 
-    def request_stop(self, reason: str) -> None:
-        """Ask for an orderly end; asking again ends at once."""
+    def request_stop(self, reason: str, patient: bool = False) -> None:
+        """Ask for an orderly end; asking again, unless patient, makes it hurry."""
         if self._manager is None:
             self._end(Outcome(reason))
             return
-        self._say(f"stopping: {reason}")
-        self._feed(ev.StopRequested(self.clock, reason))
+        if not (patient and self._manager.stop_reason):
+            self._say(f"stopping: {reason}")
+        self._feed(ev.StopRequested(self.clock, reason, patient))
 
     def _end(self, outcome: Outcome) -> None:
         self.outcome = self.outcome or outcome
@@ -326,7 +327,8 @@ class Session:
 
     def _on_round_done(self, worker: Worker, message: msg.RoundDone) -> None:
         self.releases.store()
-        self._feed(ev.TrainingDone(self.clock, worker.job.index, message.round))
+        version = self.releases.version
+        self._feed(ev.TrainingDone(self.clock, worker.job.index, message.round, version))
 
     def _on_installed(self, worker: Worker, message: msg.Installed) -> None:
         self.releases.announce(self._worker("exchange", 0), worker)

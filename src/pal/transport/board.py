@@ -10,9 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pal.transport.segment import Segment
 
 COLUMNS = (
@@ -25,6 +22,7 @@ COLUMNS = (
     "skipped",  # uncertain ones not proposed, because no place was granted
     "mail",  # messages the agent has sent to this worker; a worker in a hot loop looks here
 )
+_ROW = len(COLUMNS) * 8
 _INDEX = {name: index for index, name in enumerate(COLUMNS)}
 
 
@@ -33,16 +31,18 @@ class Board:
 
     def __init__(self, segment: Segment, rows: int) -> None:
         self.segment = segment
-        self._values: NDArray[np.float64] = segment.array("f8", (rows, len(COLUMNS)), 0)
+        self._rows = [
+            segment.buffer[start : start + _ROW].cast("d") for start in range(0, rows * _ROW, _ROW)
+        ]
 
     @classmethod
     def create(cls, rows: int) -> Board:
         """Make a board of zeros."""
-        return cls(Segment.create(max(1, rows) * len(COLUMNS) * 8), rows)
+        return cls(Segment.create(max(1, rows) * _ROW), rows)
 
     def meter(self, row: int) -> Meter:
         """Return one worker's row."""
-        return Meter(self._values[row])
+        return Meter(self._rows[row])
 
 
 class Meter:
@@ -50,11 +50,12 @@ class Meter:
 
     __slots__ = ("_row",)
 
-    def __init__(self, row: NDArray[np.float64]) -> None:
+    def __init__(self, row: memoryview[float]) -> None:
         self._row = row
 
     def __getitem__(self, column: str) -> float:
-        return float(self._row[_INDEX[column]])
+        value: float = self._row[_INDEX[column]]
+        return value
 
     def reset(self) -> None:
         """Forget work that a worker of this row never finished."""

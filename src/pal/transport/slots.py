@@ -11,13 +11,14 @@ have the same stride, so the samples of all of them are gathered by one indexed 
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pal.errors import SlotTooSmallError
-from pal.records import Array, Batch, Feedback, Sample, signature, unnamed
+from pal.records import BARE, Array, Batch, Feedback, Sample, signature, unnamed
 from pal.transport.layout import Layout
 from pal.transport.segment import Segment
 
@@ -53,6 +54,10 @@ class Slots:
         self.walkers = walkers
         self._room = _up(slot_size, _PAGE)
         self._start = self._header_size(walkers)
+        self.quorum: NDArray[np.int64] = segment.array(
+            "i8", (1,), len(_HEADER) * _up(walkers * 8, _ALIGN)
+        )
+        """So many walkers must wait before the exchange, when it sleeps, wants to be woken."""
         self.header: dict[str, Array] = {
             name: segment.array(dtype, (walkers,), index * _up(walkers * 8, _ALIGN))
             for index, (name, dtype) in enumerate(_HEADER.items())
@@ -60,7 +65,7 @@ class Slots:
 
     @staticmethod
     def _header_size(walkers: int) -> int:
-        return _up(len(_HEADER) * _up(walkers * 8, _ALIGN), _PAGE)
+        return _up(len(_HEADER) * _up(walkers * 8, _ALIGN) + _ALIGN, _PAGE)
 
     @classmethod
     def create(cls, walkers: int, slot_size: int) -> Slots:
@@ -105,6 +110,31 @@ class Slots:
         size = int.from_bytes(self.segment.buffer[where : where + 4], "little")
         return Layout.from_bytes(bytes(self.segment.buffer[where + 4 : where + 4 + size]))
 
+    def feedback_columns(self, layout: Layout) -> tuple[dict[str, Array], dict[str, Array]]:
+        """View mean and deviation in the slots of all walkers, which lie one behind the other."""
+        return (
+            self.columns(layout, feedback=True),
+            self.columns(layout, feedback=True, shift=_up(layout.nbytes, _ALIGN)),
+        )
+
+    @property
+    def due(self) -> bool:
+        """Whether as many walkers wait for an answer as the exchange asked to be woken for."""
+        quorum = self.quorum[0]
+        return bool(quorum <= 1 or self.waiting >= quorum)
+
+    @property
+    def waiting(self) -> int:
+        """How many walkers wait for an answer."""
+        return int(np.count_nonzero(self.header["sent"] != self.header["answered"]))
+
+    def forget(self, walkers: Iterable[int]) -> None:
+        """Let the exchange go on without walkers whose host is gone."""
+        for walker in walkers:
+            if self.header["state"][walker] == ALIVE:
+                self.header["state"][walker] = ABSENT
+            self.header["answered"][walker] = self.header["sent"][walker]
+
     def columns(self, layout: Layout, feedback: bool, shift: int = 0) -> dict[str, Array]:
         """View the same name in the slots of all walkers as one strided array (walkers, ...)."""
         start = self.offset(0, feedback) + _DESCRIPTOR + shift
@@ -121,103 +151,132 @@ class Slots:
         }
 
 
-class WalkerSlot:
-    """One walker's slot, from the walker's side."""
+class HostSlots:
+    """The slots of one host's walkers `first` to `first + count - 1`, from the host's side."""
 
-    __slots__ = (
-        "_answered",
-        "_base",
-        "_count",
-        "_feedback_key",
-        "_feedback_parts",
-        "_feedback_raw",
-        "_header",
-        "_signature",
-        "_slots",
-        "_views",
-        "walker",
-    )
-
-    def __init__(self, slots: Slots, walker: int) -> None:
-        self.walker = walker
+    def __init__(self, slots: Slots, first: int, count: int) -> None:
         self._slots = slots
-        self._header = slots.header
-        self._answered = slots.header["answered"]
-        self._signature: object = None
-        self._views: dict[str, Array] = {}
-        self._feedback_key = 0
-        self._feedback_raw: Array = np.empty(0, np.uint8)
-        self._feedback_parts: list[tuple[str, np.dtype[np.generic], tuple[int, ...], int]] = []
-        self._base = 0
-        self._count = int(slots.header["sent"][walker])
+        self._first = first
+        self._all = slice(first, first + count)
+        lines: dict[str, Any] = {
+            name: column[self._all].data for name, column in slots.header.items()
+        }
+        self._state, self._sent, self._answered = lines["state"], lines["sent"], lines["answered"]
+        self._key, self._verdict = lines["feedback_key"], lines["verdict"]
+        self._scalars = [lines[name] for name in ("uncertainty", "trusted", "version")]
+        self._living = list(range(count))
+        self._writers: list[tuple[object, dict[str, Array]]] = [(None, {})] * count
+        self._readers: dict[int, FeedbackReader] = {}
 
-    def send(self, sample: Sample) -> None:
-        """Write a sample and count it as sent. The caller rings the exchange's doorbell."""
-        seen = signature(sample)
-        if seen != self._signature:
-            layout = Layout.of(sample)
-            self._slots.describe(self.walker, layout, feedback=False, copies=1)
-            start = self._slots.offset(self.walker, feedback=False) + _DESCRIPTOR
-            self._views = layout.views(self._slots.segment.buffer, start)
-            self._signature = seen
-        if isinstance(sample, np.ndarray):
-            for view in self._views.values():
-                view[...] = sample
+    def send(self, row: int, sample: Sample) -> None:
+        """Write the sample of one walker, by its row in this host, and count it as sent."""
+        seen, views = self._writers[row]
+        if type(sample) is np.ndarray:
+            if seen != (sample.shape, sample.dtype):
+                views = self._describe(row, sample, (sample.shape, sample.dtype))
+            views[BARE][...] = sample
         else:
-            for name, view in self._views.items():
+            named_as = signature(sample)
+            if seen != named_as:
+                views = self._describe(row, sample, named_as)
+            for name, view in views.items():
                 view[...] = sample[name]
-        header = self._header
-        self._count += 1
-        header["sent"][self.walker] = self._count
-        header["state"][self.walker] = ALIVE
+        self._state[row] = ALIVE
+        self._sent[row] += 1
+
+    def _describe(self, row: int, sample: Sample, seen: object) -> dict[str, Array]:
+        layout = Layout.of(sample)
+        walker = self._first + row
+        self._slots.describe(walker, layout, feedback=False, copies=1)
+        start = self._slots.offset(walker, feedback=False) + _DESCRIPTOR
+        views = layout.views(self._slots.segment.buffer, start)
+        self._writers[row] = (seen, views)
+        return views
+
+    def end(self, row: int) -> None:
+        """This walker sends nothing more."""
+        self._state[row] = ENDED
+        self._living.remove(row)
 
     @property
-    def answered(self) -> bool:
-        """Whether the answer to the last sample is there."""
-        return bool(self._answered[self.walker] == self._count)
+    def due(self) -> bool:
+        """Whether enough walkers wait by now for the exchange to be woken."""
+        return self._slots.due
 
-    def receive(self) -> Feedback | None:
-        """Return the walker's own copy of the feedback, or None where the sample was rejected."""
-        header, walker = self._header, self.walker
-        if header["verdict"][walker] != OK:
-            return None
-        key = int(header["feedback_key"][walker])
-        if key != self._feedback_key:
-            self._learn(key)
-        raw = self._feedback_raw.copy()
-        mean, deviation = (
-            {
-                name: np.ndarray(shape, dtype, raw, base + offset)
-                for name, dtype, shape, offset in self._feedback_parts
-            }
-            for base in (0, self._base)
-        )
-        return Feedback(
-            unnamed(mean),
-            unnamed(deviation),
-            float(header["uncertainty"][walker]),
-            bool(header["trusted"][walker]),
-            int(header["version"][walker]),
-        )
+    def receive(self) -> list[tuple[int, Feedback | None]]:
+        """Return (row, feedback) for each walker whose answer is there.
 
-    def _learn(self, key: int) -> None:
-        layout = self._slots.layout(self.walker, feedback=True)
-        self._base = _up(layout.nbytes, _ALIGN)
-        start = self._slots.offset(self.walker, feedback=True) + _DESCRIPTOR
-        self._feedback_raw = self._slots.segment.array("u1", (self._base + layout.nbytes,), start)
-        self._feedback_parts = [
-            (name, view.dtype, view.shape, offset)
-            for (name, view), offset in zip(
-                layout.views(self._slots.segment.buffer, start).items(),
-                layout.offsets,
-                strict=True,
-            )
+        The feedback is the walker's own copy, or None where its sample was rejected.
+        """
+        answered, sent = self._answered, self._sent
+        rows = [row for row in self._living if answered[row] == sent[row]]
+        verdict = self._verdict
+        found: list[tuple[int, Feedback | None]] = [
+            (row, None) for row in rows if verdict[row] != OK
         ]
-        self._feedback_key = key
+        if found:
+            rows = [row for row in rows if verdict[row] == OK]
+        by_key: dict[int, list[int]] = {}
+        for row in rows:
+            by_key.setdefault(self._key[row], []).append(row)
+        for key, members in by_key.items():
+            if key not in self._readers:
+                layout = self._slots.layout(self._first + members[0], feedback=True)
+                self._readers[key] = FeedbackReader(self._slots, layout, self._all)
+            found += self._readers[key].read(members, self._scalars)
+        return found
 
-    def end(self) -> None:
-        """This walker sends nothing more."""
-        self._header["state"][self.walker] = ENDED
+
+class FeedbackReader:
+    """Copies feedback of one layout out of a host's slots.
+
+    Mean and deviation of a walker lie one behind the other, so that one copy takes both. For
+    several walkers it is one copy per name, which is cheaper than one per walker.
+    """
+
+    def __init__(self, slots: Slots, layout: Layout, rows: slice) -> None:
+        self._second = _up(layout.nbytes, _ALIGN)
+        raw = slots.columns(Layout.of(np.empty(self._second + layout.nbytes, np.uint8)), True)
+        self._raw = list(raw[BARE][rows])
+        self._columns = [
+            {name: column[rows] for name, column in columns.items()}
+            for columns in slots.feedback_columns(layout)
+        ]
+        first = layout.views(slots.segment.buffer, slots.offset(0, True) + _DESCRIPTOR)
+        self._parts = [
+            (name, view.shape, view.dtype, offset)
+            for (name, view), offset in zip(first.items(), layout.offsets, strict=True)
+        ]
+        self._bare = list(first) == [BARE]
+
+    def read(self, rows: list[int], scalars: Sequence[Any]) -> Iterator[tuple[int, Feedback]]:
+        """Yield each walker's own feedback."""
+        uncertainty, trusted, version = scalars
+        pairs = [self._one(rows[0])] if len(rows) == 1 else self._several(rows)
+        for row, (mean, deviation) in zip(rows, pairs, strict=True):
+            yield (
+                row,
+                Feedback(mean, deviation, uncertainty[row], trusted[row] != 0, version[row]),
+            )
+
+    def _one(self, row: int) -> tuple[Sample, Sample]:
+        raw = self._raw[row].copy()
+        second = self._second
+        if self._bare:
+            ((_, shape, dtype, _),) = self._parts
+            return np.ndarray(shape, dtype, raw), np.ndarray(shape, dtype, raw, second)
+        return (
+            {n: np.ndarray(shape, dtype, raw, at) for n, shape, dtype, at in self._parts},
+            {n: np.ndarray(shape, dtype, raw, second + at) for n, shape, dtype, at in self._parts},
+        )
+
+    def _several(self, rows: list[int]) -> Iterator[tuple[Sample, Sample]]:
+        whole = len(rows) == len(self._raw)
+        means, deviations = (
+            Batch.stacked({n: c.copy() if whole else c[rows] for n, c in columns.items()})
+            for columns in self._columns
+        )
+        return zip(means, deviations, strict=True)
 
 
 class ExchangeSlots:
@@ -235,6 +294,11 @@ class ExchangeSlots:
         header = self._header
         waiting = header["sent"] != header["answered"]
         return np.flatnonzero(waiting)
+
+    def wake_for(self, quorum: int) -> bool:
+        """Ask to be woken once so many walkers wait; tell whether they do already."""
+        self._slots.quorum[0] = quorum
+        return self._slots.waiting >= quorum
 
     def living(self) -> int:
         """How many walkers are alive."""
@@ -279,12 +343,7 @@ class ExchangeSlots:
         key = tuple((name, c.dtype.str, c.shape[1:]) for name, c in columns.items())
         if key not in self._replies:
             layout = Layout.of(mean[0])
-            shift = _up(layout.nbytes, _ALIGN)
-            self._replies[key] = (
-                layout,
-                self._slots.columns(layout, feedback=True),
-                self._slots.columns(layout, feedback=True, shift=shift),
-            )
+            self._replies[key] = (layout, *self._slots.feedback_columns(layout))
         layout, means, deviations = self._replies[key]
         other = self._header["feedback_key"][who] != layout.key
         if other.any():

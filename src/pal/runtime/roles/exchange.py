@@ -119,10 +119,10 @@ class ExchangeDesk:
                 exchange.round(who)
                 if self._pool is not None and time.monotonic() > self._save_at:
                     self._save()
-            elif seconds is None:
-                self._bell.wait()
-            else:
+            elif seconds is not None:
                 self._bell.wait_for(seconds)
+            elif not self._exploring or exchange.may_sleep():
+                self._bell.wait()
 
     def _save(self) -> None:
         if self._pool is not None:

@@ -13,7 +13,7 @@ from pal.roles import Generator
 from pal.runtime.messages import Failed, Shutdown, StopAsked
 from pal.runtime.pool import Pool
 from pal.runtime.worker import Desktop
-from pal.transport.slots import WalkerSlot
+from pal.transport.slots import HostSlots
 
 _RING_AFTER = 2e-4
 """Seconds of stepping after which samples that are ready are announced before the others."""
@@ -76,59 +76,57 @@ class Host:
         assert desk.slots is not None
         self._desk = desk
         self._own, self._exchange = desk.bells[0], desk.bells[1]
+        walkers = desk.job.walkers
         source = WalkerSource(desk)
-        self._pool = Pool(desk.job.walkers, source, source, desk.job.restarts)
-        self._slots = [WalkerSlot(desk.slots, walker) for walker in desk.job.walkers]
+        self._pool = Pool(walkers, source, source, desk.job.restarts)
+        self._first = walkers[0]
+        self._slots = HostSlots(desk.slots, walkers[0], len(walkers))
         self._save_at = time.monotonic() + desk.job.save_interval
 
     def run(self) -> None:
         """Move walkers as answers come, until told to shut down."""
-        meter, slots = self._desk.meter, self._slots
-        self._desk.ready()
-        meter.begin()
-        for slot in slots:
-            self._send(slot, self._pool.step(slot.walker, None))
-        meter.end()
+        desk = self._desk
+        desk.ready()
+        with desk.meter.working():
+            for row, walker in enumerate(desk.job.walkers):
+                self._send(row, self._pool.step(walker, None))
         self._exchange.ring()
         while True:
             self._own.wait()
-            if self._desk.has_mail() and self._shutdown():
+            if desk.has_mail() and self._shutdown():
                 self._pool.save()
                 return
-            self._answer_all(slots)
+            self._move_answered()
 
-    def _answer_all(self, slots: list[WalkerSlot]) -> None:
+    def _move_answered(self) -> None:
         """Move every walker whose answer is there."""
-        meter, pool = self._desk.meter, self._pool
-        rung = meter.begin()
-        moved = 0
-        for slot in slots:
-            if not slot.answered:
-                continue
-            feedback = slot.receive()
+        slots, pool, first = self._slots, self._pool, self._first
+        rung = self._desk.meter.begin()
+        news = False
+        for row, feedback in slots.receive():
             if feedback is None:
-                sample = pool.recover(slot.walker)
+                self._send(row, pool.recover(first + row))
             else:
-                sample = pool.step(slot.walker, feedback)
-            self._send(slot, sample)
-            moved += 1
+                self._send(row, pool.step(first + row, feedback))
+            news = True
             now = time.monotonic()
             if now - rung > _RING_AFTER:
-                self._exchange.ring()
-                rung, moved = now, 0
-        meter.end()
-        if moved:
+                if slots.due:
+                    self._exchange.ring()
+                rung, news = now, False
+        self._desk.meter.end()
+        if news and slots.due:
             self._exchange.ring()
         if rung > self._save_at:
             pool.save()
             self._save_at = rung + self._desk.job.save_interval
 
-    def _send(self, slot: WalkerSlot, sample: Sample | None) -> None:
+    def _send(self, row: int, sample: Sample | None) -> None:
         if sample is None:
-            slot.end()
-            self._slots = [other for other in self._slots if other is not slot]
+            self._slots.end(row)
+            self._exchange.ring()
         else:
-            slot.send(sample)
+            self._slots.send(row, sample)
 
     def _shutdown(self) -> bool:
         while (message := self._desk.channel.receive()) is not None:
