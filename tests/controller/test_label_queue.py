@@ -57,6 +57,20 @@ def test_initial_samples_and_retries_are_never_dropped():
     assert sorted(numbers(queue)) == [0, 1, 2, 3]
 
 
+def test_an_initial_sample_that_comes_late_pushes_nobody_out():
+    queue, _ = queue_of(1.0, 2.0, 3.0)
+    assert queue.add(Entry(candidate(3, 9.0, walker=INITIAL))) is None
+    assert numbers(queue) == [3, 0, 1, 2]
+
+
+def test_the_record_of_who_is_certain_does_not_outgrow_the_queue():
+    queue = LabelQueue(3, "drop_certain")
+    for number in range(1000):
+        queue.add(Entry(candidate(number)))
+        queue.take(anyone)
+    assert len(queue._certain) <= 20
+
+
 def test_a_sample_that_only_bad_oracles_could_take_is_passed_over():
     queue = LabelQueue(5, "drop_new")
     queue.restore(Entry(candidate(0), attempts=1, avoid=frozenset({7})))

@@ -191,6 +191,13 @@ def test_a_resumed_serial_loop_labels_trains_and_then_explores():
     assert grants(play.weights(10)) == [5]
 
 
+def test_a_serial_loop_resumed_without_a_queue_trains_before_it_explores():
+    play = Play(Restored(labelled=(1, 2)), serial=True, retrain_size=5)
+    play.oracle(0)
+    assert [teach.add for teach in of(Teach, play.trainer())] == [(1, 2)]
+    assert of(Explore, play.orders) == []
+
+
 def test_a_serial_set_is_never_larger_than_the_queue():
     play = Play(serial=True, retrain_size=50, queue_capacity=3)
     assert grants(play.tick()) == [3]

@@ -83,6 +83,21 @@ def test_the_first_round_waits_for_all_initial_labels_and_takes_any_number():
     assert lessons(play.fails(0, 2)) == [(0, 1, (0, 1), ())], "a failed one is not waited for"
 
 
+def test_later_rounds_wait_for_enough_labels_and_explored_samples_are_not_initial():
+    play = Play(initial_labels=2, retrain_size=2)
+    play.oracle(0)
+    play.trainer()
+    play.propose(5, 6)
+    play.label(0, 5, 6)
+    assert lessons(play.orders) == []
+    play.initial(0, 1)
+    play.label(0, 0)
+    assert [add for _, _, add, _ in lessons(play.label(0, 1))] == [(5, 6, 0, 1)]
+    play.propose(7, 8)
+    assert lessons(play.label(0, 7)) == []
+    assert [add for _, _, add, _ in lessons(play.label(0, 8))] == [(7, 8)]
+
+
 def test_without_a_trainer_the_round_waits_for_one():
     play = Play(retrain_size=2)
     play.oracle(0)
@@ -166,6 +181,16 @@ def test_a_ranking_does_not_touch_what_has_left_the_queue():
     play.oracle(0)
     assert play.send(QueueRanked(0.0, (0, 1, 2), (2, 1), {})) == []
     assert [entry.sample for entry in play.manager.labelling.queue] == [2, 1]
+
+
+def test_a_ranking_that_comes_after_the_stop_drops_nothing():
+    play = Play(rerank=True)
+    play.oracle(0)
+    play.propose(0, 1, 2)
+    play.weights(1)
+    play.stop()
+    assert play.send(QueueRanked(0.0, (1, 2), (2,), {})) == []
+    assert play.manager.counts.queued == 2
 
 
 def test_an_unranked_queue_is_left_in_order():
