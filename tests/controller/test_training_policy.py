@@ -129,6 +129,7 @@ def explores(orders):
         ({"initial_labels": 2}, []),
         ({"training": False}, [True]),
         ({"labelling": False}, [True]),
+        ({"labelling": False, "initial_labels": 2}, [True]),
         ({"labelling": False, "initial_labels": 2, "training": False}, [True]),
     ],
 )

@@ -253,8 +253,13 @@ class Manager:
             self._stop(verdict)
 
     def _initial_labels_missing(self) -> bool:
-        needed = self.rules.labelling and self.rules.training and self.rules.initial_labels > 0
-        return needed and self.labelling.initial_done and not self.labelling.labelled
+        done = self._initial_training and self.labelling.initial_done
+        return done and not self.labelling.labelled
+
+    @property
+    def _initial_training(self) -> bool:
+        """Whether the committee is to learn initial labels before walkers start."""
+        return self.rules.labelling and self.rules.training and self.rules.initial_labels > 0
 
     def _stop(self, verdict: Verdict) -> None:
         self.ending = Ending(verdict, until=self._now + self.rules.grace)
@@ -269,8 +274,7 @@ class Manager:
     def _exploration_wanted(self) -> bool:
         if self.rules.serial:
             return self.stage is Stage.EXPLORE
-        unhindered = not (self.rules.training and self.rules.initial_labels)
-        return self.labelling.initial_done and (unhindered or self._may_explore)
+        return self.labelling.initial_done and (self._may_explore or not self._initial_training)
 
     def _explore(self, on: bool) -> list[Command]:
         if on == self.exploring:
