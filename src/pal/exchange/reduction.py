@@ -145,6 +145,10 @@ def finite_rows(batch: Batch) -> NDArray[np.bool_] | None:
             rows &= np.isfinite(column).reshape(len(batch), -1).all(axis=1)
     else:
         rows = np.array(
-            [all(np.isfinite(a).all() for a in named(r).values()) for r in batch], bool
+            [
+                all(np.isfinite(a).all() for a in named(r).values() if a.dtype.kind in "fc")
+                for r in batch
+            ],
+            bool,
         )
     return None if rows.all() else rows

@@ -216,4 +216,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Run under its own name: requests are unpickled as classes of this module, which differ from
+    # those of `__main__`.
+    from pal.runtime import nursery
+
+    nursery.main()

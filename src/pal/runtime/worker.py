@@ -58,7 +58,8 @@ class Desktop:
             self.slots = Slots(_segment(fds[shared.slots]), shared.slot_count, shared.slot_size)
         self.posts = [Post(_segment(fds[place])) for place in shared.posts]
         self.run = RunDirectory(self.job.directory)
-        self._mail = self.meter["mail"]
+        # What was sent before this worker came up lies in its channel already: look there first.
+        self._mail = -1.0
         self.born = time.monotonic()
 
     def context(self, role: str, index: int, count: int) -> Context:
