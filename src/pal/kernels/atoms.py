@@ -1,0 +1,101 @@
+"""ASE `Atoms` and PAL's named arrays, both ways.
+
+The names: `positions` (atoms, 3) in Å, `numbers` (atoms,) nuclear charges, `charge` () total
+charge in e; for periodic systems `cell` (3, 3) in Å and `pbc` (3,). Labels: `energy` () in eV,
+`forces` (atoms, 3) in eV/Å.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+from pal.errors import ContractError
+from pal.records import Array, Label, LabelledSample, Sample
+
+
+def to_sample(atoms: Atoms) -> dict[str, Array]:
+    """Return the sample that these atoms are; the arrays are copies."""
+    sample = {
+        "positions": np.array(atoms.positions, dtype=float),
+        "numbers": np.array(atoms.numbers, dtype=np.int64),
+    }
+    if "charge" in atoms.info:
+        sample["charge"] = np.asarray(atoms.info["charge"], dtype=float)
+    if atoms.pbc.any():
+        sample["cell"] = np.array(atoms.cell, dtype=float)
+        sample["pbc"] = np.array(atoms.pbc, dtype=bool)
+    return sample
+
+
+def to_label(atoms: Atoms) -> dict[str, Array]:
+    """Return energy and forces, as the atoms' calculator gives them."""
+    return {
+        "energy": np.asarray(atoms.get_potential_energy(), dtype=float),
+        "forces": np.array(atoms.get_forces(), dtype=float),
+    }
+
+
+def to_atoms(sample: Sample, label: Label | None = None) -> Atoms:
+    """Return a sample as `Atoms`; a label becomes its `SinglePointCalculator`.
+
+    Raises:
+        ContractError: the sample lacks positions or numbers.
+    """
+    arrays = _mapping(sample)
+    atoms = Atoms(
+        numbers=arrays["numbers"],
+        positions=arrays["positions"],
+        cell=arrays.get("cell"),
+        pbc=arrays.get("pbc"),
+    )
+    if "charge" in arrays:
+        atoms.info["charge"] = float(arrays["charge"])
+    if isinstance(label, Mapping):
+        results: dict[str, Any] = {}
+        if "energy" in label:
+            results["energy"] = float(label["energy"])
+        if "forces" in label:
+            results["forces"] = np.array(label["forces"], dtype=float)
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def read_samples(path: Path | str) -> list[dict[str, Array]]:
+    """Read all frames of a file that ASE can read."""
+    return [to_sample(atoms) for atoms in _frames(path)]
+
+
+def read_labelled(path: Path | str) -> list[LabelledSample]:
+    """Read all frames of a file that holds energies and forces; they are numbered from 0."""
+    return [
+        LabelledSample(index, to_sample(atoms), to_label(atoms))
+        for index, atoms in enumerate(_frames(path))
+    ]
+
+
+def write_labelled(path: Path | str, dataset: Iterable[LabelledSample]) -> None:
+    """Write samples with their labels as one extended xyz file."""
+    frames = [to_atoms(item.sample, item.label) for item in dataset]
+    write(Path(path), frames, format="extxyz")
+
+
+def _frames(path: Path | str) -> list[Atoms]:
+    frames: list[Atoms] = read(Path(path), index=":")
+    return frames
+
+
+def _mapping(sample: Sample) -> Mapping[str, Array]:
+    if isinstance(sample, Mapping) and {"positions", "numbers"} <= sample.keys():
+        return sample
+    came = sorted(sample) if isinstance(sample, Mapping) else f"a bare {type(sample).__name__}"
+    raise ContractError(
+        f"a sample of atoms needs the arrays 'positions' and 'numbers'; got {came}. "
+        "Return pal.kernels.atoms.to_sample(atoms) from the generator"
+    )

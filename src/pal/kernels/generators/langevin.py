@@ -1,0 +1,147 @@
+"""Molecular dynamics at constant temperature on the committee's mean forces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import units
+from ase.md.langevin import Langevin as Dynamics
+
+from pal.errors import KernelImportError
+from pal.kernels.atoms import read_samples, to_atoms
+from pal.kernels.calculator import CommitteeCalculator
+from pal.kernels.direct import Ask, Direct
+from pal.records import Array, Feedback, Sample
+from pal.roles import Context, Stop
+
+
+class Langevin:
+    """Walker: Langevin dynamics (Vanden-Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006)).
+
+    Where the committee is not trusted, the walker goes on for `patience` steps; these are the
+    samples worth a label. Then, or at once when a force exceeds `max_force`, it goes back to its
+    last trusted geometry, or, without a trusted step since the last time, to its start, with
+    fresh velocities.
+
+    Options:
+        start: file of one or more geometries; walker k begins at geometry k, modulo their number.
+        temperatures_K: in kelvin; walker k has temperature k, modulo their number.
+        timestep_fs, friction_per_ps: of the dynamics.
+        patience: untrusted steps in a row.
+        max_force: in eV/Å, largest component of the mean forces.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        start: Path | str,
+        temperatures_K: Sequence[float] = (300.0,),  # noqa: N803 - the unit's symbol
+        timestep_fs: float = 1.0,
+        friction_per_ps: float = 10.0,
+        patience: int = 20,
+        max_force: float = 30.0,
+    ) -> None:
+        geometries = _geometries(start)
+        self._home = to_atoms(geometries[context.index % len(geometries)])
+        self._temperature_K = float(temperatures_K[context.index % len(temperatures_K)])
+        self._timestep = timestep_fs * units.fs
+        self._friction = friction_per_ps / (1000.0 * units.fs)
+        self._patience = patience
+        self._max_force = max_force
+        self._rng = np.random.default_rng(context.seed)
+        self._atoms = self._home.copy()
+        self._forces: Array | None = None
+        self._refuge: Array | None = None
+        self._untrusted = 0
+        self._thermalise()
+        self._moment = self._look()
+        self._direct = Direct(self._run)
+
+    def step(self, feedback: Feedback | None) -> Sample | Stop:
+        """Return the next geometry of the trajectory."""
+        return self._direct.step(feedback)
+
+    def get_state(self) -> Any:
+        """Return the walker as it was before the step whose forces it waits for."""
+        return self._moment
+
+    def set_state(self, state: Any) -> None:
+        """Go on from there: the first step asks for the same forces again."""
+        self._moment = state
+        self._atoms = self._home.copy()
+        self._atoms.positions[:] = state["positions"]
+        self._atoms.set_momenta(state["momenta"])
+        self._forces = state["forces"]
+        self._refuge = state["refuge"]
+        self._untrusted = state["untrusted"]
+        self._rng.bit_generator.state = state["random"]
+
+    def _run(self, ask: Ask) -> None:
+        atoms = self._atoms
+        calculator = CommitteeCalculator(ask)
+        atoms.calc = calculator
+        dynamics = Dynamics(
+            atoms,
+            self._timestep,
+            temperature_K=self._temperature_K,
+            friction=self._friction,
+            # Atoms drift as a whole, which no model minds; fixing them would bend the temperature.
+            fixcm=False,
+            rng=self._rng,
+        )
+        while True:
+            self._moment = self._look()
+            self._forces = dynamics.step(self._forces)
+            assert calculator.feedback is not None
+            self._heed(calculator.feedback)
+
+    def _heed(self, feedback: Feedback) -> None:
+        assert self._forces is not None
+        if np.abs(self._forces).max() > self._max_force:
+            self._go_back()
+        elif feedback.trusted:
+            self._untrusted = 0
+            self._refuge = self._atoms.get_positions()
+        else:
+            self._untrusted += 1
+            if self._untrusted >= self._patience:
+                self._go_back()
+
+    def _go_back(self) -> None:
+        refuge, self._refuge = self._refuge, None
+        self._untrusted = 0
+        self._forces = None
+        self._atoms.positions[:] = self._home.positions if refuge is None else refuge
+        self._thermalise()
+
+    def _thermalise(self) -> None:
+        """Draw momenta from the Maxwell-Boltzmann distribution."""
+        spread = np.sqrt(self._atoms.get_masses() * units.kB * self._temperature_K)
+        self._atoms.set_momenta(spread[:, None] * self._rng.standard_normal((len(spread), 3)))
+
+    def _look(self) -> dict[str, Any]:
+        return {
+            "positions": self._atoms.get_positions(),
+            "momenta": self._atoms.get_momenta(),
+            "forces": self._forces,
+            "refuge": self._refuge,
+            "untrusted": self._untrusted,
+            "random": self._rng.bit_generator.state,
+        }
+
+
+def _geometries(start: Path | str) -> list[dict[str, Array]]:
+    try:
+        geometries = read_samples(start)
+    except OSError as error:
+        raise KernelImportError(
+            f"langevin: cannot read start = '{start}': {error.strerror}; name a file with one "
+            "or more geometries, such as extended xyz"
+        ) from error
+    if not geometries:
+        raise KernelImportError(f"langevin: start = '{start}' holds no geometry")
+    return geometries
