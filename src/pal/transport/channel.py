@@ -2,7 +2,8 @@
 
 A message is any picklable object. Arrays inside it travel as raw buffers beside the pickle
 (protocol 5), so nothing large is copied into it. Sending never blocks: what the other end does not
-take yet waits in this process, in order, and `backlog` says how much that is.
+take yet waits in this process, in order, and `backlog` says how much that is. It waits as a copy,
+so a sender may change its arrays as soon as `send` returns.
 """
 
 from __future__ import annotations
@@ -87,26 +88,34 @@ class SocketChannel:
         parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
         sizes = b"".join(_SIZE.pack(part.nbytes) for part in parts[1:])
         parts.insert(0, memoryview(_HEAD.pack(len(head), len(buffers)) + sizes))
-        for part in parts:
-            if part.nbytes:
-                self._outgoing.append(part)
-                self.backlog += part.nbytes
+        fresh = deque(part for part in parts if part.nbytes)
         self.push()
+        if not self._outgoing:
+            self._pass_on(fresh)
+        for part in fresh:
+            self._outgoing.append(memoryview(bytes(part)))
+            self.backlog += part.nbytes
 
     def push(self) -> None:
         """Pass on what the other end takes now."""
+        self.backlog -= self._pass_on(self._outgoing)
+
+    def _pass_on(self, parts: deque[memoryview]) -> int:
+        """Send from the front of `parts` what the other end takes now; return its bytes."""
+        passed = 0
         try:
-            while self._outgoing:
-                sent = self._socket.send(self._outgoing[0][:_CHUNK])
-                self.backlog -= sent
-                if sent < self._outgoing[0].nbytes:
-                    self._outgoing[0] = self._outgoing[0][sent:]
+            while parts:
+                sent = self._socket.send(parts[0][:_CHUNK])
+                passed += sent
+                if sent < parts[0].nbytes:
+                    parts[0] = parts[0][sent:]
                 else:
-                    self._outgoing.popleft()
+                    parts.popleft()
         except BlockingIOError:
-            return
+            return passed
         except OSError as error:
             raise ChannelClosedError(f"the other end of a channel is gone: {error}") from error
+        return passed
 
     def receive(self) -> Any | None:
         """Return the next message that is completely here, or None."""

@@ -32,6 +32,8 @@ from pal.runtime.worker import Desktop
 from pal.transport.slots import ExchangeSlots
 
 _NOBODY = (np.empty(0, np.intp), None)
+_PUSH_AGAIN = 1e-3
+"""Seconds between two tries to pass on what the agent could not take at once."""
 
 
 class ManagerDesk:
@@ -65,7 +67,7 @@ class ExchangeDesk:
         job = desk.job
         self._desk = desk
         self._bell = desk.bells[0]
-        self._exploring = job.exploring
+        self._exploring = False
         self._manager = ManagerDesk(desk)
         self._local: Committee | None = None
         self._pool: Pool | None = None
@@ -85,6 +87,7 @@ class ExchangeDesk:
             job.batching,
             self._manager,
             desk.meter,
+            serial=job.serial,
         )
 
     def _build_committee(self) -> Predicts:
@@ -114,6 +117,7 @@ class ExchangeDesk:
             if self._desk.has_mail() and not self._read_mail():
                 self._save()
                 return
+            self._push()
             who, seconds = exchange.patience() if self._exploring else _NOBODY
             if seconds == 0.0:
                 exchange.round(who)
@@ -121,8 +125,15 @@ class ExchangeDesk:
                     self._save()
             elif seconds is not None:
                 self._bell.wait_for(seconds)
-            elif not self._exploring or exchange.may_sleep():
+            elif self._desk.channel.backlog:
+                self._bell.wait_for(_PUSH_AGAIN)
+            elif not self._exploring or exchange.held or exchange.may_sleep():
                 self._bell.wait()
+
+    def _push(self) -> None:
+        """Pass on what the agent could not take when it was sent."""
+        if self._desk.channel.backlog:
+            self._desk.channel.push()
 
     def _save(self) -> None:
         if self._pool is not None:
@@ -134,7 +145,6 @@ class ExchangeDesk:
     def _read_mail(self) -> bool:
         """Do what the agent asks; False when it asks for the end."""
         channel = self._desk.channel
-        channel.push()
         while (message := channel.receive()) is not None:
             if isinstance(message, Shutdown):
                 return False
@@ -146,6 +156,8 @@ class ExchangeDesk:
             self._manager.granted = message.total
         elif isinstance(message, SetExploring):
             self._exploring = message.on
+            if message.on:
+                self._exchange.go_on()
         elif isinstance(message, NewWeights):
             self._install(message)
         elif isinstance(message, RankSamples):

@@ -151,7 +151,9 @@ class TrainerDesk:
         return dict(zip(self._desk.job.members, weights, strict=True))
 
     def _send_weights(self) -> None:
+        """Send weights, and wait until they are taken: none pile up, and none come late."""
         self._desk.channel.send(NewWeights(self._weights(), epochs=self._epochs))
+        self._desk.channel.flush()
 
     def _save(self) -> None:
         """Save weights and, where the committee has one, its state."""
