@@ -1,0 +1,213 @@
+"""Commands that run a campaign, look at it, end it and export its dataset."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, Target, overrides, run_directory
+from pal.errors import LedgerError
+
+if TYPE_CHECKING:
+    from pal.ledger.directory import RunDirectory
+    from pal.monitor.metrics import Snapshot
+    from pal.monitor.summary import Summary
+    from pal.monitor.terminal import Level, View
+
+
+def run(
+    settings: SettingsFile = SETTINGS,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the earlier campaign in the run directory.")
+    ] = False,
+    changes: Overrides = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON object per line, for programs.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show only warnings, errors and the summary.")
+    ] = False,
+) -> None:
+    """Start a campaign, or go on with one where it stood.
+
+    Ctrl-C (or SIGTERM) ends it in good order: running labels are finished, and the same command
+    goes on later. Ctrl-C again stops at once.
+    """
+    from pal.monitor.terminal import JsonView, TerminalView
+    from pal.runtime.campaign import Campaign
+
+    campaign = Campaign.from_file(settings, fresh=fresh, overrides=overrides(changes))
+    view: View
+    if as_json:
+        view = JsonView(sys.stdout)
+    else:
+        view = TerminalView(Console(), campaign.settings.name, campaign.directory)
+    try:
+        campaign.run(_Quiet(view) if quiet else view)
+    finally:
+        # A campaign that had to end by a failure has a summary, too.
+        if campaign.summary is not None:
+            _present(campaign.summary, as_json)
+
+
+class _Quiet:
+    """Passes on only what somebody should look into."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Say nothing."""
+
+    def message(self, text: str, level: Level = "info") -> None:
+        """Pass on warnings and errors."""
+        if level != "info":
+            self._view.message(text, level)
+
+    def close(self) -> None:
+        """Free the terminal."""
+        self._view.close()
+
+
+def _present(summary: Summary, as_json: bool) -> None:
+    from pal.monitor.summary import render
+
+    if as_json:
+        print(json.dumps({"event": "summary", **summary.as_dict()}), flush=True)
+    else:
+        render(summary, Console())
+
+
+def status(
+    target: Target = SETTINGS,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
+) -> None:
+    """Tell how a campaign stands, running or ended, without disturbing it."""
+    from pal.cli.standing import describe, standing
+
+    found = standing(run_directory(target))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        describe(found, Console())
+
+
+def stop(
+    target: Target = SETTINGS,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept in the ledger.")
+    ] = "asked to stop by the operator",
+    now: Annotated[
+        bool,
+        typer.Option("--now", help="Requeue running labels and leave out the final training."),
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return only when the campaign has ended.")
+    ] = False,
+) -> None:
+    """Ask a running campaign to end in good order, as Ctrl-C does, from anywhere."""
+    directory = run_directory(target)
+    holder = directory.holder()
+    if holder is None:
+        _expect_campaign(directory)
+        print(f"no campaign runs in {directory.path}")
+        return
+    for _ in range(2 if now else 1):
+        _request(directory, {"stop": reason, "pid": holder.get("pid")})
+    print(f"asked {_who(holder)} to stop the campaign in {directory.path}")
+    if wait:
+        _await_end(directory, holder)
+        print("it has ended")
+
+
+def _expect_campaign(directory: RunDirectory) -> None:
+    if not directory.ledger.exists():
+        raise LedgerError(
+            f"there is no campaign in {directory.path}; name the directory of a campaign, or "
+            "its settings file"
+        )
+
+
+def _request(directory: RunDirectory, request: dict[str, Any]) -> None:
+    """Leave a request where the running campaign looks for them every second."""
+    from pal.ledger.directory import write_atomically
+
+    directory.requests.mkdir(exist_ok=True)
+    write_atomically(directory.requests / f"{time.time_ns()}.json", json.dumps(request).encode())
+
+
+def _who(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+
+
+def _await_end(directory: RunDirectory, holder: dict[str, Any]) -> None:
+    """Wait until this holder is gone; another campaign may have begun since."""
+    while (current := directory.holder()) is not None:
+        if current and current != holder:
+            return
+        time.sleep(0.1)
+
+
+class Format(StrEnum):
+    """What the dataset is exported as."""
+
+    EXTXYZ = "extxyz"
+    NPZ = "npz"
+
+
+def export(
+    target: Target = SETTINGS,
+    kind: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="extxyz holds atoms, npz anything. Default: by the output's name, else "
+            "extxyz where the samples are atoms.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File to write. Default: dataset.* in the run directory."
+        ),
+    ] = None,
+) -> None:
+    """Write all labelled samples into one file, also while the campaign runs."""
+    from pal.ledger.ledger import Ledger
+
+    directory = run_directory(target)
+    with Ledger.open_readonly(directory.path) as ledger:
+        if not ledger.labelled_ids():
+            raise LedgerError(f"{ledger.file} has no labels yet; there is nothing to export")
+        if kind is None and output is not None:
+            with suppress(ValueError):
+                kind = Format(output.suffix.removeprefix("."))
+        for path, count in _written(ledger, directory.path, kind, output).items():
+            print(f"{path}: {count}")
+
+
+def _written(
+    ledger: Any, folder: Path, kind: Format | None, output: Path | None
+) -> dict[Path, str]:
+    """Write the dataset and say what is where."""
+    from pal.ledger.export import export_extxyz, export_npz
+    from pal.runtime.aftermath import export as export_either
+
+    if kind is None and output is None:
+        return {folder / name: what for name, what in export_either(ledger, folder).items()}
+    if kind is None:
+        raise LedgerError(
+            f"{output}: cannot tell the format from this name; end it with .extxyz or .npz, or "
+            "give --format"
+        )
+    path = output or folder / f"dataset.{kind}"
+    writer = export_extxyz if kind is Format.EXTXYZ else export_npz
+    return {path: f"{writer(ledger, path)} labelled samples"}

@@ -1,0 +1,91 @@
+"""`pal check`: try settings and kernels before a campaign costs anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, overrides
+
+if TYPE_CHECKING:
+    from pal.cli.trial import Trial
+    from pal.runtime.placement import Placement
+
+
+def check(
+    settings: SettingsFile = SETTINGS,
+    changes: Overrides = None,
+    deadline: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Longest time for one kernel.")
+    ] = 120.0,
+) -> None:
+    """Validate settings, try every kernel once in a process of its own, show the placement."""
+    from pal.cli.trial import Trial
+    from pal.runtime.placement import place, specs
+    from pal.settings import load
+
+    wanted = load(settings, overrides(changes))
+    console = Console()
+    console.print(Text(f"{settings}: the settings are valid"), soft_wrap=True)
+    kernels = specs(wanted, (str(settings.resolve().parent),))
+    trial = Trial(wanted, kernels, deadline)
+    trial.run()
+    console.print()
+    console.print(_table(trial))
+    _print_placement(place(wanted, wanted.directory, kernels), console)
+    for remark in trial.remarks:
+        console.print(Text.assemble(("remark: ", "yellow"), remark), soft_wrap=True)
+    _conclude(trial, settings, console)
+
+
+def _table(trial: Trial) -> Table:
+    from pal.monitor.text import figure
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("Role", "Kernel", "Call"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("ms", justify="right")
+    table.add_column("Result", overflow="fold")
+    for role, found in trial.findings.items():
+        first: tuple[str, str] = (role, trial.kernels[role].target)
+        for call in found.calls:
+            table.add_row(*first, call.name, figure(1e3 * call.seconds), Text(call.result))
+            first = ("", "")
+        if found.refusal:
+            table.add_row(*first, "label", "", Text(f"refused: {found.refusal}", style="yellow"))
+        if found.failure is not None:
+            what = f"{found.failure.kind}, see below"
+            table.add_row(*first, "", "", Text(what, style="bold red"))
+    return table
+
+
+def _print_placement(placement: Placement, console: Console) -> None:
+    console.print()
+    needed = sum(job.threads for job in placement.jobs)
+    console.print(
+        f"{len(placement.jobs)} processes with {needed} threads on {placement.cores} cores:"
+    )
+    for line in placement.lines():
+        console.print(Text(f"  {line}"), soft_wrap=True)
+    console.print()
+
+
+def _conclude(trial: Trial, settings: Path, console: Console) -> None:
+    """Print what is wrong, or what to do next; end with the exit code of the worst.
+
+    Raises:
+        typer.Exit: something is wrong.
+    """
+    if not trial.problems:
+        fine = "all kernels fit together" if trial.complete else "nothing wrong was found"
+        console.print(Text(f"{fine}; next: pal run {settings}", style="green"), soft_wrap=True)
+        return
+    errors = Console(stderr=True)
+    for problem in trial.problems:
+        errors.print(Text.assemble(("error: ", "bold red"), problem.text), soft_wrap=True)
+    raise typer.Exit(trial.problems[0].exit_code)

@@ -1,0 +1,100 @@
+"""Commands around a project: begin one, its schema, the kernels there are, version and speed."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pal.errors import PalError, SettingsError
+
+
+class Template(StrEnum):
+    """The projects `pal init` can begin with."""
+
+    TOY = "toy"
+    ATOMS = "atoms"
+
+
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to put it; made if need be.")
+    ] = Path("."),
+    template: Annotated[
+        Template,
+        typer.Option(
+            help="toy: a surface learned by a numpy committee, needs nothing else; atoms: a "
+            "machine-learned potential of a molecule."
+        ),
+    ] = Template.TOY,
+) -> None:
+    """Write a small project that runs at once: settings and kernels, to be changed."""
+    source = resources.files("pal.cli") / "templates" / template
+    files = sorted(
+        (item for item in source.iterdir() if item.is_file()), key=lambda item: item.name
+    )
+    present = [item.name for item in files if (directory / item.name).exists()]
+    if present:
+        raise SettingsError(
+            f"{directory} holds {', '.join(present)} already, and nothing is overwritten; "
+            "choose another directory"
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for item in files:
+            (directory / item.name).write_bytes(item.read_bytes())
+    except OSError as error:
+        raise PalError(f"cannot write {directory}: {error.strerror or error}") from error
+    typer.echo(f"wrote {', '.join(item.name for item in files)} into {directory}")
+    typer.echo(f"next: {'' if directory == Path('.') else f'cd {directory} && '}pal run")
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; else it is printed.")
+    ] = None,
+) -> None:
+    """Print the JSON schema of the settings file, with which editors complete and check it."""
+    from pal.ledger.directory import write_atomically
+    from pal.settings import schema as settings_schema
+
+    text = json.dumps(settings_schema(), indent=2)
+    if output is None:
+        typer.echo(text)
+    else:
+        write_atomically(output, f"{text}\n".encode())
+
+
+def kernels() -> None:
+    """List the kernels that have short names, and what to install for those that need more."""
+    from pal.cli.registry import registered_kernels
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("Role", "Name", "Class", ""):
+        table.add_column(heading)
+    for kernel in registered_kernels():
+        ready = Text("installed", style="green")
+        remark = Text(kernel.fix, style="yellow") if kernel.fix else ready
+        table.add_row(Text(kernel.role), Text(kernel.name), Text(kernel.target), remark)
+    Console().print(table)
+
+
+def bench(context: typer.Context) -> None:
+    """Measure on this machine what an exchange costs; options as `pal bench --help` tells."""
+    from pal.testing.bench import main
+
+    raise typer.Exit(main(context.args))
+
+
+def version() -> None:
+    """Print PAL's version."""
+    from pal import __version__
+
+    typer.echo(f"pal {__version__}")

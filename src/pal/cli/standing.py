@@ -1,0 +1,124 @@
+"""Where a campaign stands, read from its run directory only: the runner notices nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pal.ledger.directory import RunDirectory
+from pal.ledger.ledger import Ledger
+from pal.monitor.text import duration, figure, finite, plural
+
+_FAILURES = 5
+"""The newest failures that are told; the ledger has them all."""
+
+
+def standing(directory: RunDirectory) -> dict[str, Any]:
+    """Return plain data about a campaign.
+
+    Raises:
+        LedgerError: there is none in this directory.
+    """
+    holder = directory.holder()
+    with Ledger.open_readonly(directory.path) as ledger:
+        metric = ledger.last_metric()
+        sessions = ledger.sessions()
+        failures = ledger.failures()
+        counts = {state.value: count for state, count in ledger.counts().items()}
+    last = sessions[-1] if sessions else None
+    # The file is newer than the ledger by up to a second, and of no use after a crash.
+    snapshot = _newest(directory) if holder is not None else None
+    if snapshot is None and metric is not None:
+        snapshot = dict(metric.values)
+    data = {
+        "name": json.loads(last.settings).get("name", "") if last else "",
+        "directory": str(directory.path),
+        "running": holder is not None,
+        "holder": holder,
+        "sessions": len(sessions),
+        "ended": last.reason if last and last.end is not None else None,
+        "counts": counts,
+        "snapshot": snapshot,
+        "failures": len(failures),
+        "last_failures": [
+            {"time": entry.time, "text": str(entry.failure).split("\n", 1)[0]}
+            for entry in failures[-_FAILURES:]
+        ],
+    }
+    plain: dict[str, Any] = finite(data)
+    return plain
+
+
+def _newest(directory: RunDirectory) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(directory.status.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def describe(found: dict[str, Any], console: Console) -> None:
+    """Print the standing for people."""
+    console.print(
+        Text.assemble((found["name"] or "campaign", "bold"), f" in {found['directory']}")
+    )
+    for label, text in _lines(found):
+        console.print(Text.assemble((f"  {label:<10}", "dim"), text), soft_wrap=True)
+    for failure in found["last_failures"]:
+        line = f"  {duration(failure['time'])}  {failure['text']}"
+        console.print(Text(line, style="red"), soft_wrap=True)
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is told, as (heading, text)."""
+    counts, snapshot = found["counts"], found["snapshot"] or {}
+    failed = counts["failed"] + counts["quarantined"]
+    lines = [("State", _state(found))]
+    if snapshot:
+        lines.append(("Active", _active(found, snapshot)))
+        lines.append(("Explored", _explored(snapshot)))
+    lines.append(
+        (
+            "Labels",
+            f"{counts['labelled']:,} done, {counts['running'] + counts['returned']:,} running, "
+            f"{counts['queued']:,} waiting, {failed:,} failed, {counts['dropped']:,} dropped",
+        )
+    )
+    if snapshot:
+        lines.append(("Training", _training(snapshot)))
+    if snapshot.get("restarts"):
+        lines.append(("Restarts", plural(snapshot["restarts"], "worker")))
+    if found["failures"]:
+        lines.append(("Failures", f"{found['failures']:,} in all; the newest:"))
+    return lines
+
+
+def _state(found: dict[str, Any]) -> str:
+    if found["running"]:
+        holder = found["holder"]
+        since = duration(max(0.0, time.time() - holder.get("start", time.time())))
+        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+        return f"running for {since} ({who}), {(found['snapshot'] or {}).get('phase', 'starting')}"
+    if found["ended"] is None:
+        return "not running; the last session was cut off, `pal run` goes on where it stood"
+    return f"not running; ended: {found['ended']}"
+
+
+def _active(found: dict[str, Any], snapshot: dict[str, Any]) -> str:
+    return f"{duration(snapshot['time'])} in {plural(found['sessions'], 'session')}"
+
+
+def _explored(snapshot: dict[str, Any]) -> str:
+    rate = f", {figure(snapshot['rate'])} samples/s" if snapshot.get("rate") else ""
+    return f"{plural(snapshot['samples'], 'sample')}, {snapshot['uncertain']:,} uncertain{rate}"
+
+
+def _training(snapshot: dict[str, Any]) -> str:
+    parts = [plural(snapshot["epochs"], "epoch"), plural(snapshot["version"], "weight update")]
+    if snapshot.get("loss") is not None:
+        parts.append(f"loss {figure(snapshot['loss'])}")
+    return ", ".join(parts)
