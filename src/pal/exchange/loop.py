@@ -64,9 +64,13 @@ class Exchange:
     batching: Batching
     desk: Desk
     meter: Meter
+    serial: bool = False
+    """Hold the walkers of the batch that used up the grant until `go_on`: the classic loop, in
+    which nobody explores while labels are made and models are trained."""
     version: int = 0
     benched: frozenset[int] = frozenset()
     _first_ready: float = 0.0
+    _held: tuple[NDArray[np.intp], Answer] | None = None
 
     def patience(self) -> tuple[NDArray[np.intp], float | None]:
         """Return who is to be predicted for, and for how long to wait before doing so.
@@ -74,7 +78,7 @@ class Exchange:
         0: now. None: until the doorbell rings.
         """
         ready = self.walkers.ready()
-        if not len(ready):
+        if self._held is not None or not len(ready):
             self._first_ready = 0.0
             return ready, None
         now = time.monotonic()
@@ -84,6 +88,11 @@ class Exchange:
         )
         limit = self.batching.limit
         return (ready if limit is None else ready[:limit]), seconds
+
+    @property
+    def held(self) -> bool:
+        """Whether walkers are held until `go_on`."""
+        return self._held is not None
 
     def may_sleep(self) -> bool:
         """Whether nobody has become ready meanwhile; from now on whoever does rings."""
@@ -146,16 +155,23 @@ class Exchange:
         if len(selection.candidates):
             self._propose(who, samples, selection)
         mean = prediction.mean if selection.feedback is None else selection.feedback
-        self.walkers.reply(
-            who,
-            Answer(
-                mean,
-                prediction.deviation,
-                selection.uncertainty,
-                selection.trusted,
-                prediction.version,
-            ),
+        answer = Answer(
+            mean,
+            prediction.deviation,
+            selection.uncertainty,
+            selection.trusted,
+            prediction.version,
         )
+        if self.serial and not self.desk.free():
+            self._held = (who, answer)
+        else:
+            self.walkers.reply(who, answer)
+
+    def go_on(self) -> None:
+        """Answer the walkers that were held."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            self.walkers.reply(*held)
 
     def _judge_finite(
         self,

@@ -25,6 +25,7 @@ _WRITTEN: Final = (
     "states",
     "models",
     "scratch",
+    "work",
     "requests",
     "report.html",
     "dataset.*",

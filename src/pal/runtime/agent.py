@@ -315,6 +315,7 @@ class Agent:
         """Tell workers to save their state and end."""
         for worker in workers:
             worker.ending, worker.restart_at = True, None
+            self.roads.board.meter(self.roads.row(worker.job)).add("end")
             self.send(worker, Shutdown())
 
     def close(self, patience: float) -> list[News]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 
-from pal.errors import Failure, PalError, WorkerError
+from pal.errors import PalError, WorkerError
 from pal.ledger.directory import RunDirectory
 from pal.monitor.metrics import Snapshot
 from pal.monitor.summary import Summary, render
@@ -111,9 +112,10 @@ class Campaign:
         """
         console = Console(stderr=True)
         shown = view or TerminalView(console, self.settings.name, self.directory)
+        screen = Screen(shown)
         try:
             for happening in self:
-                show(shown, happening)
+                screen.show(happening)
         finally:
             shown.close()
         if self.summary is None:
@@ -128,14 +130,26 @@ class Campaign:
             self._session.request_stop(reason)
 
 
-def show(view: View, happening: Happening) -> None:
-    """Show what happened."""
-    if isinstance(happening, Snapshot):
-        view.update(happening)
-    elif isinstance(happening, Failure):
-        view.message(str(happening), "error")
-    elif isinstance(happening, Note):
-        view.message(happening.text, "warning" if happening.level == "warning" else "info")
+class Screen:
+    """Shows what happens in a view; a traceback that was shown already is not shown again."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._seen: set[str] = set()
+
+    def show(self, happening: Happening) -> None:
+        """Show a snapshot, a failure or a note."""
+        if isinstance(happening, Snapshot):
+            self._view.update(happening)
+        elif isinstance(happening, Note):
+            self._view.message(
+                happening.text, "warning" if happening.level == "warning" else "info"
+            )
+        elif happening.traceback in self._seen or happening.kind == "LabelFailure":
+            self._view.message(str(replace(happening, traceback="")), "warning")
+        else:
+            self._seen.add(happening.traceback)
+            self._view.message(str(happening), "error")
 
 
 def _section(kernel: Any) -> Any:

@@ -58,7 +58,7 @@ class Job:
     """For the exchange: the host of each walker."""
     seats: tuple[tuple[int, ...], ...] = ()
     """For the exchange: the members of each predictor process; empty when it holds them all."""
-    exploring: bool = False
+    serial: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -128,6 +128,7 @@ def _exploration(settings: Settings, common: dict[str, Any]) -> list[Job]:
         host_of=tuple(host for host, crew in enumerate(crews) for _ in crew),
         seats=tuple(seats),
         batching=batching(settings),
+        serial=settings.mode == "serial",
         **common,
     )
     return [

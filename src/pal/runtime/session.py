@@ -204,18 +204,20 @@ class Session:
 
     def _tick(self) -> None:
         """Once a second: time, exploration, requests of the operator, a snapshot."""
-        now = time.monotonic()
         if self._disk_error is not None:
             self._end(Outcome(str(self._disk_error), True, self._disk_error))
             return
-        if now < self._tick_at or self._manager is None:
-            self._tick_at = max(self._tick_at, now + TICK if self._manager is None else 0.0)
+        if time.monotonic() < self._tick_at:
             return
-        self._tick_at = now + TICK
+        self._tick_at = time.monotonic() + TICK
+        if self._manager is None:
+            return
         samples, uncertain = self._gauges.explored()
         self._feed(ev.Explored(self.clock, samples, uncertain))
         self._feed(ev.Tick(self.clock))
         self.releases.catch_up()
+        # Hosts decide without a lock whether to ring; should two ever miss each other, this helps.
+        self.roads.bells["exchange", 0].ring()
         self._read_requests()
         self._take_snapshot()
 
@@ -557,6 +559,8 @@ class Session:
         hurried = self._interrupts > 1 or self._disk_error is not None
         if self._manager is not None and self._disk_error is None:
             self._take_snapshot()
+        for oracle in self._working:  # their time is up: what they work on is queued again
+            self.agent.kill(self._worker("oracle", oracle))
         for news in self.agent.close(patience=1.0 if hurried else 20.0):
             self._keep(news)
         outcome = self.outcome or Outcome("interrupted by an error", True)

@@ -91,6 +91,11 @@ class Desktop:
         self._mail = mail
         return True
 
+    @property
+    def told_to_end(self) -> bool:
+        """Whether a `Shutdown` is on its way; for who waits elsewhere than at the channel."""
+        return self.meter["end"] != 0
+
     def failure(self, role: str, index: int, error: BaseException, **more: Any) -> Failure:
         """Describe an exception of a kernel of this worker."""
         return Failure(

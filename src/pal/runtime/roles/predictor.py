@@ -22,12 +22,17 @@ def joined(batches: Sequence[Batch]) -> dict[str, Any]:
     }
 
 
+class EndedError(Exception):
+    """The agent ends this worker while it waits for predictors, which may be gone already."""
+
+
 class RemoteCommittee:
     """The whole committee, spread over predictor processes, as the exchange sees it."""
 
     def __init__(
         self, desk: Desktop, seats: Sequence[Sequence[int]], bells: Sequence[Doorbell]
     ) -> None:
+        self._desk = desk
         self._own = desk.bells[0]
         self._bells = bells
         self._posts = desk.posts
@@ -52,10 +57,11 @@ class RemoteCommittee:
             bell.ring()
         found: dict[int, Batch] = {}
         for post, seat in zip(self._posts, self._seats, strict=True):
-            while not post.replies.full:
+            while not post.answered:
                 self._own.wait()
+                if self._desk.told_to_end:
+                    raise EndedError
             reply = named(post.replies.get())
-            post.replies.take()
             for place, member in enumerate(seat):
                 found[member] = Batch.stacked({k: v[place] for k, v in reply.items()})
         return [found[member] for member in sorted(found)]
@@ -93,7 +99,9 @@ class PredictorDesk:
                 result, len(job.members), len(batch), f"the model in predictor {job.index}"
             )
         self._desk.meter.add("rounds")
-        self._post.replies.put(joined(members))
+        # The place is freed only when the reply is there: were the predictor to die in between,
+        # nobody would answer.
+        self._post.replies.put(joined(members), self._post.requests.read)
         self._post.requests.take()
 
     def _read_mail(self) -> bool:
