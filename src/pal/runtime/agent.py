@@ -52,6 +52,8 @@ class Worker:
     restarts: int = 0
     restart_at: float | None = None
     last: Failure | None = None
+    condemned: bool = False
+    """Whether its process was killed by order, which is not held against it."""
     ending: bool = False
 
     @property
@@ -145,6 +147,7 @@ class Agent:
         self._keys += 1
         worker.key, worker.channel, worker.restart_at = self._keys, channel, None
         worker.born, worker.pid, worker.last = time.monotonic(), 0, None
+        worker.condemned = False
         self._by_key[worker.key] = worker
         self._selector.register(channel, selectors.EVENT_READ, lambda: self._hear(worker))
         with suppress(OSError):
@@ -177,9 +180,10 @@ class Agent:
             self.roads.board.meter(self.roads.row(worker.job)).add("mail")
             bell.ring()
 
-    def kill(self, worker: Worker) -> None:
-        """Kill a worker's process group."""
+    def kill(self, worker: Worker, kind: str, reason: str) -> None:
+        """Kill a worker's process group; its death is told as this failure."""
         if worker.pid and self._socket is not None:
+            worker.last, worker.condemned = self._failure(worker, kind, reason), True
             with suppress(OSError):
                 send_request(self._socket, Kill(worker.pid, signal.SIGKILL), [])
 
@@ -260,6 +264,11 @@ class Agent:
             self._nursery.wait()
         orphans, self._by_key = list(self._by_key.values()), {}
         self._socket = None
+        for worker in orphans:
+            # The kernel killed the workers with the nursery, but not what they had started.
+            if worker.pid:
+                with suppress(OSError):
+                    os.killpg(worker.pid, signal.SIGKILL)
         if not self._closing:
             self.open()
         for worker in orphans:
@@ -276,7 +285,7 @@ class Agent:
             return
         now = time.monotonic()
         failure = worker.last or self._crash(worker, code)
-        pause = worker.budget.next_pause(now, now - worker.born)
+        pause = 0.0 if worker.condemned else worker.budget.next_pause(now, now - worker.born)
         if pause is not None and not self._closing:
             worker.restart_at = now + pause
         self._news.append(Died(worker, failure, given_up=pause is None))
@@ -327,7 +336,7 @@ class Agent:
         while self._by_key and time.monotonic() < deadline:
             news += self.poll(max(0.0, deadline - time.monotonic()))
         for worker in list(self._by_key.values()):
-            self.kill(worker)
+            self.kill(worker, "deadline", f"did not end within {patience:g} s")
         deadline = time.monotonic() + 5.0
         while self._by_key and time.monotonic() < deadline:
             news += self.poll(0.1)

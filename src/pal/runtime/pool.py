@@ -117,7 +117,7 @@ class Pool:
             self._walkers[walker] = self._build(walker)
         except Exception as error:
             self._reporter.report(self._source.failure(walker, error))
-            return None
+            return self.recover(walker)
         return self.step(walker, None)
 
     def save(self) -> None:

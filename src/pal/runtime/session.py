@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from pal.controller import events as ev
 from pal.controller.manager import Manager
 from pal.errors import Failure, KernelError, LedgerError, WorkerError
 from pal.ledger import entries
-from pal.ledger.directory import RunDirectory
+from pal.ledger.directory import RunDirectory, write_atomically
 from pal.ledger.ledger import Ledger
 from pal.ledger.restore import Restored, restore
 from pal.ledger.writer import LedgerWriter
@@ -109,6 +109,7 @@ class Session:
         self._taught: dict[int, int] = {}
         self._losses: dict[int, float] = {}
         self._told: list[Happening] = []
+        self._lost: set[int] = set()
         self._interrupts = 0
         self._finish: cmd.Finish | None = None
         self._start = time.monotonic()
@@ -130,7 +131,9 @@ class Session:
             cmd.Move: self._move,
             cmd.StartLabel: self._start_label,
             cmd.CommitLabel: self._commit_label,
-            cmd.KillOracle: lambda c: self.agent.kill(self._worker("oracle", c.oracle)),
+            cmd.KillOracle: lambda c: self.agent.kill(
+                self._worker("oracle", c.oracle), "deadline", c.reason
+            ),
             cmd.Teach: self._teach,
             cmd.FinishTraining: lambda c: self.agent.send(
                 self._worker("trainer", c.trainer), msg.EndRound()
@@ -232,9 +235,7 @@ class Session:
         self._told.append(snapshot)
         self._record(entries.Metric(snapshot.time, snapshot.as_dict()))
         status = {"pid": os.getpid(), "host": socket.gethostname(), **snapshot.as_dict()}
-        fresh = self.directory.status.with_suffix(".new")
-        fresh.write_text(json.dumps(status))
-        fresh.replace(self.directory.status)
+        write_atomically(self.directory.status, json.dumps(status).encode())
 
     def _read_requests(self) -> None:
         for path in sorted(self.directory.requests.glob("*.json")):
@@ -318,12 +319,14 @@ class Session:
     def _on_refusal(self, worker: Worker, message: msg.LabelRefused) -> None:
         index = worker.job.index
         self._report(message.failure)
+        worker.budget.forgive()
         self._feed(ev.LabelFailed(self.clock, index, message.identity, message.failure))
 
     def _on_epoch(self, worker: Worker, message: msg.Epoch) -> None:
         self._losses[worker.job.index] = _mean_loss(message)
         self._feed(ev.EpochDone(self.clock, worker.job.index))
 
+        self._working.pop(index, None)
     def _on_weights(self, worker: Worker, message: msg.NewWeights) -> None:
         self.releases.release(message.members, self._taught.get(worker.job.index, 0))
 
@@ -343,14 +346,14 @@ class Session:
 
     def _on_failed(self, _: Worker, message: msg.Failed) -> None:
         self._report(message.failure)
-        self._walker_given_up(message.failure)
+        if message.failure.kind == "GivenUp":
+            self._lose((message.failure.index,), message.failure)
 
-    def _walker_given_up(self, failure: Failure) -> None:
-        """End the campaign when no walker is left to explore."""
-        if failure.kind != "GivenUp" or self.roads.slots is None:
-            return
-        if not (self.roads.slots.header["state"] == 1).any():
-            error = WorkerError(f"every walker was given up; the last one: {failure.message}")
+    def _lose(self, walkers: Iterable[int], failure: Failure) -> None:
+        """Note walkers that were given up; end the campaign when none is left to explore."""
+        self._lost.update(walkers)
+        if len(self._lost) == self.settings.generator.walkers:
+            error = WorkerError(f"every walker was given up; the last one: {failure}")
             self._end(Outcome(str(error), True, error))
 
     def _welcome(self, worker: Worker) -> None:
@@ -363,6 +366,7 @@ class Session:
             self._feed(ev.TrainerReady(now, index))
         elif worker.job.role == "predictor":
             self.releases.install(worker)
+        self._lost.difference_update(worker.job.walkers)
         elif worker.job.role == "exchange":
             self._received_before = self._received
             self._send_grant()
@@ -395,6 +399,8 @@ class Session:
         ]
         text = f"{worker.job.name} died {worker.restarts + 1} times and is given up"
         if role in ("generator", "oracle") and others:
+        if role == "generator":
+            self._lose(worker.job.walkers, failure)
             self._say(f"{text}; {len(others)} others go on", "warning")
             return
         error = WorkerError(f"{text}. Last failure: {failure}")
@@ -557,12 +563,15 @@ class Session:
     def _close(self) -> None:
         """End all workers; put on the disk all that is known."""
         hurried = self._interrupts > 1 or self._disk_error is not None
-        if self._manager is not None and self._disk_error is None:
-            self._take_snapshot()
         for oracle in self._working:  # their time is up: what they work on is queued again
-            self.agent.kill(self._worker("oracle", oracle))
+            self.agent.kill(self._worker("oracle", oracle), "ended", "its label took too long")
         for news in self.agent.close(patience=1.0 if hurried else 20.0):
             self._keep(news)
+        try:
+            if self._manager is not None and self._disk_error is None:
+                self._take_snapshot()
+        except LedgerError as error:
+            self._disk_error, self.outcome = error, Outcome(str(error), True, error)
         outcome = self.outcome or Outcome("interrupted by an error", True)
         try:
             if self._disk_error is None:

@@ -14,7 +14,9 @@ LONGEST: Final = 30.0
 class RestartBudget:
     """At most `budget` restarts within an hour, each after a pause that doubles.
 
-    A worker that held out for a minute starts again with the first pause.
+    A worker that held out for a minute starts again with the first pause. One that has shown
+    that it works, by a label, is forgiven all: what killed it were the samples, which have
+    retries and a quarantine of their own.
     """
 
     budget: int
@@ -32,3 +34,8 @@ class RestartBudget:
         fresh = alive_for > 60.0 or not self._pause
         self._pause = self.delay if fresh else min(LONGEST, 2 * self._pause)
         return self._pause
+
+    def forgive(self) -> None:
+        """Forget the deaths so far."""
+        self._deaths.clear()
+        self._pause = 0.0

@@ -21,6 +21,7 @@ COLUMNS = (
     "uncertainty",  # sum of their uncertainties
     "skipped",  # uncertain ones not proposed, because no place was granted
     "mail",  # messages the agent has sent to this worker; a worker in a hot loop looks here
+    "end",  # not 0 once the agent has told this worker to end
 )
 _ROW = len(COLUMNS) * 8
 _INDEX = {name: index for index, name in enumerate(COLUMNS)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from pal.runtime.messages import (
 )
 from pal.runtime.pool import Pool
 from pal.runtime.roles.generator import WalkerSource
-from pal.runtime.roles.predictor import RemoteCommittee
+from pal.runtime.roles.predictor import EndedError, RemoteCommittee
 from pal.runtime.worker import Desktop
 from pal.transport.slots import ExchangeSlots
 
@@ -112,10 +113,14 @@ class ExchangeDesk:
     def run(self) -> None:
         """Serve walkers and agent until told to shut down."""
         self._desk.ready()
+        with suppress(EndedError):
+            self._serve()
+        self._save()
+
+    def _serve(self) -> None:
         exchange = self._exchange
         while True:
             if self._desk.has_mail() and not self._read_mail():
-                self._save()
                 return
             self._push()
             who, seconds = exchange.patience() if self._exploring else _NOBODY
