@@ -106,7 +106,10 @@ class OracleSettings(Kernel):
     enabled: bool = Field(default=True, description="False: no labels, walkers and models only")
     workers: PositiveInt = Field(default=1, description="labelling processes")
     deadline: Seconds | None = Field(default=None, description="longest time for one label")
-    retries: Count = Field(default=1, description="further tries of a failed label")
+    retries: Count = Field(
+        default=1,
+        description="further tries after a crash, a deadline or an error (none after LabelFailure)",
+    )
     grace: Seconds = Field(
         default=30.0, description="time running labels are given at the end, then requeued"
     )

@@ -16,7 +16,7 @@ def candidate(sample: int, uncertainty: float = 1.0, walker: int = 0) -> ev.Cand
     return ev.Candidate(sample, walker, 0, uncertainty)
 
 
-def failure(kind: str = "LabelFailure", oracle: int = 0) -> Failure:
+def failure(kind: str = "RuntimeError", oracle: int = 0) -> Failure:
     return Failure("oracle", oracle, kind, "not converged")
 
 

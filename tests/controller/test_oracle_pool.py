@@ -1,5 +1,6 @@
-from controller_play import Play, candidate, moves, of
+from controller_play import Play, candidate, failure, moves, of
 
+from pal.controller import events as ev
 from pal.controller.commands import CommitLabel, KillOracle, StartLabel, State
 from pal.controller.oracles import OraclePool
 from pal.controller.queue import Entry
@@ -84,7 +85,7 @@ def test_after_its_retries_a_sample_fails_or_is_quarantined_and_the_campaign_goe
     play.oracle(0)
     orders = play.fails(0, mixed)
     assert play.state(mixed) is State.FAILED, "an oracle survived it"
-    assert "attempt 2 on oracle 0: LabelFailure: not converged" in orders[0].detail
+    assert "attempt 2 on oracle 0: RuntimeError: not converged" in orders[0].detail
     assert not play.manager.ending
 
 
@@ -158,3 +159,11 @@ def test_samples_running_at_a_crash_go_first_and_keep_their_attempts():
     assert moves(play.fails(0, 6))[0] == (6, "failed")
     assert play.manager.counts.labelled == 2
     assert moves(play.propose(1, 2, 5)) == [], "known from the earlier session"
+
+
+def test_what_the_physics_refuses_is_not_tried_again():
+    play = Play(oracle_retries=3)
+    play.oracle(0)
+    play.propose(1)
+    play.send(ev.LabelFailed(play.time, 0, 1, failure("LabelFailure")))
+    assert play.state(1) is State.FAILED

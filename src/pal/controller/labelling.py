@@ -155,7 +155,9 @@ class Labelling:
     def _fail(self, entry: Entry, oracle: int, failure: Failure) -> list[Command]:
         detail = f"attempt {entry.attempts} on oracle {oracle}: {failure.kind}: {failure.message}"
         entry.avoid |= {oracle}
-        if entry.attempts <= self._rules.oracle_retries:
+        # What the physics refuses it refuses again; a crash or an exception may be bad luck.
+        refused = failure.kind == "LabelFailure"
+        if entry.attempts <= self._rules.oracle_retries and not refused:
             self.queue.restore(entry)
             return [self._move(entry, State.QUEUED, detail)]
         self.failures_in_a_row += 1

@@ -46,6 +46,7 @@ class TrainerDesk:
         self._committee = self._build()
         self._round = 0
         self._epochs = 0
+        self._sent = -1
         self._training: Iterator[Sequence[Metrics]] | None = None
         self._save_at = time.monotonic() + desk.job.save_interval
         self._restore()
@@ -152,6 +153,9 @@ class TrainerDesk:
 
     def _send_weights(self) -> None:
         """Send weights, and wait until they are taken: none pile up, and none come late."""
+        if self._sent == self._epochs:
+            return
+        self._sent = self._epochs
         self._desk.channel.send(NewWeights(self._weights(), epochs=self._epochs))
         self._desk.channel.flush()
 

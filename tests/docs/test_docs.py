@@ -1,0 +1,39 @@
+"""What the documents say is true: the README's example runs, the settings page is current."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_example_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "example.py").write_text(code)
+    run = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=90
+    )
+    assert run.returncode == 0, run.stderr
+    assert "60 labels" in run.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_settings_page_is_made_from_the_settings() -> None:
+    made = runpy.run_path(str(ROOT / "docs/reference/make_settings.py"))["page"]()
+    assert (ROOT / "docs/reference/settings.md").read_text() == made, (
+        "run: python docs/reference/make_settings.py"
+    )
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    pages = [
+        ROOT / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "benchmarks").glob("*.md"),
+    ]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page}: {target}"
