@@ -101,6 +101,7 @@ class Session:
         self._samples: dict[int, Sample] = {}
         self._answers: dict[int, tuple[msg.LabelDone, int]] = {}
         self._working: dict[int, int] = {}
+        self._lost: set[int] = set()
         self._identities = itertools.count(self.past.next_sample)
         self._total = self.past.proposed
         self._received = 0
@@ -109,7 +110,6 @@ class Session:
         self._taught: dict[int, int] = {}
         self._losses: dict[int, float] = {}
         self._told: list[Happening] = []
-        self._lost: set[int] = set()
         self._interrupts = 0
         self._finish: cmd.Finish | None = None
         self._start = time.monotonic()
@@ -312,21 +312,21 @@ class Session:
 
     def _on_label(self, worker: Worker, message: msg.LabelDone) -> None:
         index = worker.job.index
+        worker.budget.forgive()
         self._answers[message.identity] = (message, index)
         self._feed(ev.LabelReturned(self.clock, index, message.identity))
         self._answers.pop(message.identity, None)
 
     def _on_refusal(self, worker: Worker, message: msg.LabelRefused) -> None:
         index = worker.job.index
+        self._working.pop(index, None)
         self._report(message.failure)
-        worker.budget.forgive()
         self._feed(ev.LabelFailed(self.clock, index, message.identity, message.failure))
 
     def _on_epoch(self, worker: Worker, message: msg.Epoch) -> None:
         self._losses[worker.job.index] = _mean_loss(message)
         self._feed(ev.EpochDone(self.clock, worker.job.index))
 
-        self._working.pop(index, None)
     def _on_weights(self, worker: Worker, message: msg.NewWeights) -> None:
         self.releases.release(message.members, self._taught.get(worker.job.index, 0))
 
@@ -359,6 +359,7 @@ class Session:
     def _welcome(self, worker: Worker) -> None:
         """Bring a worker that has just come up, first or again, to where the campaign is."""
         now, index = self.clock, worker.job.index
+        self._lost.difference_update(worker.job.walkers)
         if worker.job.role == "oracle":
             self._feed(ev.OracleReady(now, index))
         elif worker.job.role == "trainer":
@@ -366,7 +367,6 @@ class Session:
             self._feed(ev.TrainerReady(now, index))
         elif worker.job.role == "predictor":
             self.releases.install(worker)
-        self._lost.difference_update(worker.job.walkers)
         elif worker.job.role == "exchange":
             self._received_before = self._received
             self._send_grant()
@@ -392,6 +392,8 @@ class Session:
     def _given_up(self, worker: Worker, failure: Failure) -> None:
         """End the campaign unless others of the same role can go on without this worker."""
         role = worker.job.role
+        if role == "generator":
+            self._lose(worker.job.walkers, failure)
         others = [
             w
             for w in self.agent.workers.values()
@@ -399,8 +401,6 @@ class Session:
         ]
         text = f"{worker.job.name} died {worker.restarts + 1} times and is given up"
         if role in ("generator", "oracle") and others:
-        if role == "generator":
-            self._lose(worker.job.walkers, failure)
             self._say(f"{text}; {len(others)} others go on", "warning")
             return
         error = WorkerError(f"{text}. Last failure: {failure}")
@@ -562,16 +562,16 @@ class Session:
 
     def _close(self) -> None:
         """End all workers; put on the disk all that is known."""
-        hurried = self._interrupts > 1 or self._disk_error is not None
-        for oracle in self._working:  # their time is up: what they work on is queued again
-            self.agent.kill(self._worker("oracle", oracle), "ended", "its label took too long")
-        for news in self.agent.close(patience=1.0 if hurried else 20.0):
-            self._keep(news)
         try:
             if self._manager is not None and self._disk_error is None:
                 self._take_snapshot()
         except LedgerError as error:
             self._disk_error, self.outcome = error, Outcome(str(error), True, error)
+        hurried = self._interrupts > 1 or self._disk_error is not None
+        for oracle in self._working:  # their time is up: what they work on is queued again
+            self.agent.kill(self._worker("oracle", oracle), "ended", "its label took too long")
+        for news in self.agent.close(patience=1.0 if hurried else 20.0):
+            self._keep(news)
         outcome = self.outcome or Outcome("interrupted by an error", True)
         try:
             if self._disk_error is None:
