@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pal.errors import LabelFailure, PalError
+from pal.monitor.metrics import Snapshot
 from pal.records import Batch, Feedback, LabelledSample, Prediction, Ranking, Selection
 from pal.roles import STOP, Committee, Context, Generator, Model, Oracle, Selector
 
@@ -30,6 +31,7 @@ __all__ = [
     "Ranking",
     "Selection",
     "Selector",
+    "Snapshot",
 ]
 
 

@@ -108,7 +108,7 @@ class OracleSettings(Kernel):
     deadline: Seconds | None = Field(default=None, description="longest time for one label")
     retries: Count = Field(
         default=1,
-        description="further tries after a crash, a deadline or an error (none after LabelFailure)",
+        description="more tries after a crash, a deadline or an error; none after LabelFailure",
     )
     grace: Seconds = Field(
         default=30.0, description="time running labels are given at the end, then requeued"
