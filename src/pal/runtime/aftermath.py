@@ -111,6 +111,7 @@ def _evaluate(session: Session, messages: list[str]) -> list[Evaluation]:
         specs(settings, session.paths),
         session.directory.path,
         settings.seed,
+        session.home,
         threads=settings.model.threads,
         device=settings.model.device,
         members=tuple(range(settings.model.members)),

@@ -48,23 +48,30 @@ class Campaign:
         data: dict[str, Any] = {**settings, "oracle": _section(oracle)}
         data |= {"generator": _section(generator), "model": _section(model)}
         data["selector"] = _section(selector)
-        self._init(parse(data), fresh, _import_paths())
+        self._init(parse(data), fresh, _import_paths(), None)
 
-    def _init(self, settings: Settings, fresh: bool, paths: tuple[str, ...]) -> None:
+    def _init(
+        self, settings: Settings, fresh: bool, paths: tuple[str, ...], home: Path | None
+    ) -> None:
         self.settings = settings
         self.directory = settings.directory
         self.summary: Summary | None = None
         self._fresh = fresh
         self._paths = paths
+        self._home = home
         self._session: Session | None = None
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, *, fresh: bool = False, paths: tuple[str, ...] = ()
+        cls, settings: Settings, *, fresh: bool = False, home: Path | None = None
     ) -> Self:
-        """Make a campaign from settings that were read before."""
+        """Make a campaign from settings that were read before.
+
+        `home`: where kernels are imported from, besides what is installed, and the working
+        directory of the workers; the settings file's folder, usually.
+        """
         campaign = cls.__new__(cls)
-        campaign._init(settings, fresh, paths)
+        campaign._init(settings, fresh, () if home is None else (str(home),), home)
         return campaign
 
     @classmethod
@@ -80,8 +87,8 @@ class Campaign:
         Raises:
             SettingsError: naming the file, the key and the fix.
         """
-        folder = str(Path(path).resolve().parent)
-        return cls.from_settings(load(path, overrides), fresh=fresh, paths=(folder,))
+        home = Path(path).resolve().parent
+        return cls.from_settings(load(path, overrides), fresh=fresh, home=home)
 
     def __iter__(self) -> Iterator[Happening]:
         """Run, and yield a `Snapshot` a second, failures and notes as they happen.
@@ -93,7 +100,7 @@ class Campaign:
         with directory:
             if self._fresh:
                 directory.clear()
-            self._session = session = Session(self.settings, directory, self._paths)
+            self._session = session = Session(self.settings, directory, self._paths, self._home)
             yield from session.run()
             outcome = session.outcome
             assert outcome is not None

@@ -39,6 +39,8 @@ class Job:
     kernels: Mapping[str, KernelSpec]
     directory: Path
     seed: int
+    home: Path | None = None
+    """Working directory: the settings file's folder, so that kernels find files beside it."""
     threads: int = 1
     device: str = "cpu"
     cores: tuple[int, ...] = ()

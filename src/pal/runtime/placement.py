@@ -91,12 +91,18 @@ def batching(settings: Settings) -> Batching:
     return Ready(wanted.min_size, wanted.max_wait, wanted.max_size)
 
 
-def place(settings: Settings, directory: Path, kernels: dict[str, KernelSpec]) -> Placement:
+def place(
+    settings: Settings,
+    directory: Path,
+    kernels: dict[str, KernelSpec],
+    home: Path | None = None,
+) -> Placement:
     """Plan the processes of a campaign on this machine."""
     common: dict[str, Any] = {
         "kernels": kernels,
         "directory": directory,
         "seed": settings.seed,
+        "home": home,
         "save_interval": settings.save_interval,
         "restarts": settings.restart.budget,
         "walker_count": settings.generator.walkers,

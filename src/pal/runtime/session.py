@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from pal import __version__
@@ -67,10 +68,17 @@ class Session:
     Iterate over `run()`; it yields what happens, about once a second, and sets `outcome`.
     """
 
-    def __init__(self, settings: Settings, directory: RunDirectory, paths: tuple[str, ...]):
+    def __init__(
+        self,
+        settings: Settings,
+        directory: RunDirectory,
+        paths: tuple[str, ...],
+        home: Path | None = None,
+    ) -> None:
         self.settings = settings
         self.directory = directory
         self.paths = paths
+        self.home = home
         self.outcome: Outcome | None = None
         self.snapshots: list[Snapshot] = []
         self._ledger = Ledger.open(directory.path)
@@ -85,7 +93,7 @@ class Session:
         self.past: Restored = restore(self._ledger)
         self._initial_before = sum(row.candidate.walker < 0 for row in self._ledger.states())
         self.kernels = specs(settings, self.paths)
-        self.placement: Placement = place(settings, directory.path, self.kernels)
+        self.placement: Placement = place(settings, directory.path, self.kernels, self.home)
         self.roads = Roads(self.placement.jobs, settings.exchange.slot_size)
         self.agent = Agent(self.roads, settings.restart.budget, settings.restart.delay)
         self.releases = Releases(self.agent, directory.models, settings.model.members)
@@ -185,9 +193,8 @@ class Session:
             self.agent.start(job)
         initial = "initial" in self.kernels and not self.past.next_sample
         if initial and self.settings.oracle.enabled:
-            self.agent.start(
-                Job("sampler", 0, self.kernels, self.directory.path, self.settings.seed)
-            )
+            where, seed = self.directory.path, self.settings.seed
+            self.agent.start(Job("sampler", 0, self.kernels, where, seed, self.home))
         else:
             self._direct(())
 

@@ -152,6 +152,8 @@ def _surroundings(job: Job) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.enable()
+    if job.home is not None:
+        os.chdir(job.home)
     for name in THREAD_VARIABLES:
         os.environ[name] = str(job.threads)
     if job.cores and hasattr(os, "sched_setaffinity"):
