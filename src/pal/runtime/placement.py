@@ -179,6 +179,7 @@ def _trainers(settings: Settings, common: dict[str, Any]) -> list[Job]:
             device=_device(model.train_device, index),
             weights_every=model.weights_every,
             bootstrap=settings.training.bootstrap,
+            extra={"start": model.weights},
             **common,
         )
         for index, members in enumerate(spread(model.members, model.trainers))

@@ -80,7 +80,6 @@ class Session:
         self.paths = paths
         self.home = home
         self.outcome: Outcome | None = None
-        self.snapshots: list[Snapshot] = []
         self._ledger = Ledger.open(directory.path)
         try:
             self._begin()
@@ -122,6 +121,7 @@ class Session:
         self._finish: cmd.Finish | None = None
         self._start = time.monotonic()
         self._tick_at = 0.0
+        self._metric_at = 0.0
         self._hearers: dict[type, Callable[[Worker, Any], None]] = {
             msg.Ready: lambda worker, _: self._welcome(worker),
             msg.Proposal: self._on_proposal,
@@ -231,22 +231,28 @@ class Session:
         self._read_requests()
         self._take_snapshot()
 
-    def _take_snapshot(self) -> None:
+    def _take_snapshot(self, final: bool = False) -> None:
         assert self._manager is not None
         loss = sum(self._losses.values()) / len(self._losses) if self._losses else None
         restarts = sum(worker.restarts for worker in self.agent.workers.values())
         snapshot = self._gauges.read(
             self._manager, self.clock, loss, self.releases.version, restarts
         )
-        self.snapshots.append(snapshot)
         self._told.append(snapshot)
-        self._record(entries.Metric(snapshot.time, snapshot.as_dict()))
+        # A thousandth of the campaign's age between two: a week takes some ten thousand.
+        if final or snapshot.time >= self._metric_at:
+            self._metric_at = snapshot.time * 1.001 + 0.9 * TICK
+            self._record(entries.Metric(snapshot.time, snapshot.as_dict()))
         status = {"pid": os.getpid(), "host": socket.gethostname(), **snapshot.as_dict()}
         write_atomically(self.directory.status, json.dumps(status).encode())
 
     def _read_requests(self) -> None:
         for path in sorted(self.directory.requests.glob("*.json")):
-            request = json.loads(path.read_text())
+            try:
+                request = json.loads(path.read_text())
+            except ValueError as error:
+                request = {}
+                self._say(f"request {path.name} cannot be read and is ignored: {error}", "warning")
             path.unlink()
             if "stop" in request:
                 self.request_stop(str(request["stop"]))
@@ -571,7 +577,7 @@ class Session:
         """End all workers; put on the disk all that is known."""
         try:
             if self._manager is not None and self._disk_error is None:
-                self._take_snapshot()
+                self._take_snapshot(final=True)
         except LedgerError as error:
             self._disk_error, self.outcome = error, Outcome(str(error), True, error)
         hurried = self._interrupts > 1 or self._disk_error is not None

@@ -62,12 +62,12 @@ class Desktop:
         self._mail = -1.0
         self.born = time.monotonic()
 
-    def context(self, role: str, index: int, count: int) -> Context:
-        """Describe one instance of a role to its kernel."""
+    def context(self, role: str, index: int, count: int, generation: int = 0) -> Context:
+        """Describe one instance of a role to its kernel; each generation has another seed."""
         directory = self.job.directory / "work" / f"{role}-{index}"
         directory.mkdir(parents=True, exist_ok=True)
         seed = numpy.random.SeedSequence(
-            [self.job.seed, *role.encode(), index], spawn_key=(0,)
+            [self.job.seed, *role.encode(), index], spawn_key=(generation,)
         ).generate_state(1)
         return Context(
             role,

@@ -21,6 +21,7 @@ from pal.runtime.messages import (
     Shutdown,
     StopAsked,
 )
+from pal.runtime.weights import fetch, stored
 from pal.runtime.worker import Desktop
 
 
@@ -43,7 +44,7 @@ class TrainerDesk:
     def __init__(self, desk: Desktop) -> None:
         self._desk = desk
         self._data: dict[int, LabelledSample] = {}
-        self._committee = self._build()
+        self._committee = self._build(generation=0)
         self._round = 0
         self._epochs = 0
         self._sent = -1
@@ -51,17 +52,26 @@ class TrainerDesk:
         self._save_at = time.monotonic() + desk.job.save_interval
         self._restore()
 
-    def _build(self) -> Committee:
+    def _build(self, generation: int) -> Committee:
         job = self._desk.job
-        contexts = [self._desk.context("model", m, job.member_count) for m in job.members]
+        contexts = [
+            self._desk.context("model", member, job.member_count, generation)
+            for member in job.members
+        ]
         return build_committee(job.kernels["model"], contexts, training=True)
 
     def _restore(self) -> None:
+        """Take up the saved state; without one, the weights stored last, or those to start from."""
         desk = self._desk
-        for place, weights in desk.job.extra.get("weights", {}).items():
-            self._committee.set_weights(desk.job.members.index(place), weights)
         state = desk.run.load_state("trainer", desk.job.index)
-        if state is not None and state["members"] == desk.job.members:
+        if state is None or state["members"] != desk.job.members:
+            start = desk.job.extra.get("start")
+            folders = stored(desk.run.models) or ([] if start is None else [start])
+            weights = fetch(folders[-1]) if folders else {}
+            for place, member in enumerate(desk.job.members):
+                if member in weights:
+                    self._committee.set_weights(place, weights[member])
+        else:
             for index, weights in enumerate(state["weights"]):
                 self._committee.set_weights(index, weights)
             if state["state"] is not None and hasattr(self._committee, "set_state"):
@@ -98,7 +108,7 @@ class TrainerDesk:
             self._data.pop(identity, None)
         self._round = lesson.round
         if lesson.fresh:
-            self._committee = self._build()
+            self._committee = self._build(generation=lesson.round)
         data = [self._data[identity] for identity in sorted(self._data)]
         job = self._desk.job
         datasets: list[Dataset] = [
