@@ -61,7 +61,7 @@ class TrainerDesk:
         return build_committee(job.kernels["model"], contexts, training=True)
 
     def _restore(self) -> None:
-        """Take up the saved state; without one, the weights stored last, or those to start from."""
+        """Take up the saved state; without one, the newest weights, or those to start from."""
         desk = self._desk
         state = desk.run.load_state("trainer", desk.job.index)
         if state is None or state["members"] != desk.job.members:
