@@ -27,10 +27,9 @@ class Deviation:
             becomes a candidate.
         upper: uncertainty above which it is not even a candidate, because the geometry itself
             is a product of bad predictions.
-        at_most: candidates per batch, the most uncertain; 0 means all.
-        rate: probability that a candidate is proposed at all. The frames of a trajectory
-            resemble their neighbours, so one in some tens tells an oracle as much.
-        seed: of that probability.
+        every: so many samples earn one candidate; the most uncertain of the batch is taken.
+            The frames of a trajectory resemble their neighbours, so a pause costs nothing and
+            spreads the labels over the campaign. 0: no limit.
     """
 
     def __init__(
@@ -39,31 +38,26 @@ class Deviation:
         *,
         upper: float = np.inf,
         field: str = "forces",
-        at_most: int = 0,
-        rate: float = 1.0,
-        seed: int = 0,
+        every: int = 0,
     ) -> None:
-        if not (0 <= threshold < upper and 0 < rate <= 1 and at_most >= 0):
+        if not (0 <= threshold < upper and every >= 0):
             raise ContractError(
-                "deviation: expected 0 <= threshold < upper, 0 < rate <= 1 and at_most >= 0; got "
-                f"threshold = {threshold}, upper = {upper}, rate = {rate}, at_most = {at_most}"
+                "deviation: expected 0 <= threshold < upper and every >= 0; "
+                f"got threshold = {threshold}, upper = {upper}, every = {every}"
             )
         self._threshold = threshold
         self._upper = upper
         self._field = field
-        self._at_most = at_most
-        self._rate = rate
-        self._rng = np.random.default_rng(seed)
+        self._every = every
+        self._earned = 0.0
 
     def select(self, samples: Batch, prediction: Prediction) -> Selection:
         """Take the most uncertain samples between the thresholds."""
         uncertainty = self.uncertainty(prediction)
         trusted = uncertainty <= self._threshold
         chosen: NDArray[np.intp] = np.flatnonzero(~trusted & (uncertainty < self._upper))
-        if len(chosen) and self._rate < 1:
-            chosen = chosen[self._rng.random(len(chosen)) < self._rate]
-        if self._at_most and len(chosen) > self._at_most:
-            chosen = chosen[np.argsort(-uncertainty[chosen], kind="stable")[: self._at_most]]
+        if self._every:
+            chosen = self._earn(chosen, uncertainty)
         return Selection(candidates=chosen, uncertainty=uncertainty, trusted=trusted)
 
     def rank(self, queue: Batch, prediction: Prediction) -> Ranking:
@@ -71,6 +65,17 @@ class Deviation:
         uncertainty = self.uncertainty(prediction)
         order = np.argsort(-uncertainty, kind="stable")
         return Ranking(order=order[uncertainty[order] > self._threshold], uncertainty=uncertainty)
+
+    def _earn(
+        self, chosen: NDArray[np.intp], uncertainty: NDArray[np.float64]
+    ) -> NDArray[np.intp]:
+        """Keep as many of the most uncertain as the samples seen have earned."""
+        share = len(uncertainty) / self._every
+        # What is not spent at once does not pile up: it would be spent on neighbours later.
+        self._earned = min(self._earned + share, max(1.0, share))
+        chosen = chosen[np.argsort(-uncertainty[chosen], kind="stable")[: int(self._earned)]]
+        self._earned -= len(chosen)
+        return chosen
 
     def uncertainty(self, prediction: Prediction) -> NDArray[np.float64]:
         """Return the model deviation (n,) of each sample, in the field's unit."""

@@ -7,30 +7,31 @@ import numpy as np
 from pal.errors import ContractError
 from pal.kernels.selectors.deviation import Deviation
 from pal.records import Batch, Prediction, Ranking, Selection
+from pal.roles import Context
 
 
 class Random:
-    """Selector: each sample is a candidate with probability `rate`, whatever its uncertainty.
+    """Selector: every sample is a candidate with probability 1 / `every`, however uncertain.
 
-    Uncertainty and trust are those of `Deviation` with the same `threshold`, `upper` and
-    `field`, so that the walkers behave alike and only the choice differs. Choose
-    `rate` = labels to spend / samples expected, to spend them evenly over the campaign.
+    Options are those of `Deviation`; uncertainty and trust are its, too, so that the walkers
+    behave alike and only the choice differs. Choose `every` = samples expected / labels to
+    spend, to spend them evenly over the campaign.
     """
 
     def __init__(
         self,
+        context: Context,
         threshold: float,
-        rate: float,
         *,
+        every: int,
         upper: float = np.inf,
         field: str = "forces",
-        seed: int = 0,
     ) -> None:
-        if not 0 < rate <= 1:
-            raise ContractError(f"random: expected 0 < rate <= 1, got {rate}")
+        if every < 1:
+            raise ContractError(f"random: expected every >= 1, got {every}")
         self._deviation = Deviation(threshold, upper=upper, field=field)
-        self._rate = rate
-        self._rng = np.random.default_rng(seed)
+        self._rate = 1.0 / every
+        self._rng = np.random.default_rng(context.seed)
 
     def select(self, samples: Batch, prediction: Prediction) -> Selection:
         """Take samples by lot."""
