@@ -70,6 +70,8 @@ class Exchange:
     version: int = 0
     benched: frozenset[int] = frozenset()
     _first_ready: float = 0.0
+    _turn: int = 0
+    """The walker after the last one predicted for: whose turn it is where a batch is limited."""
     _held: tuple[NDArray[np.intp], Answer] | None = None
 
     def patience(self) -> tuple[NDArray[np.intp], float | None]:
@@ -87,7 +89,9 @@ class Exchange:
             len(ready), self.walkers.living(), now - self._first_ready
         )
         limit = self.batching.limit
-        return (ready if limit is None else ready[:limit]), seconds
+        if limit is None or len(ready) <= limit:
+            return ready, seconds
+        return np.roll(ready, -int(np.searchsorted(ready, self._turn)))[:limit], seconds
 
     @property
     def held(self) -> bool:
@@ -100,7 +104,7 @@ class Exchange:
 
     def round(self, who: NDArray[np.intp]) -> None:
         """Predict for these walkers and answer them."""
-        self._first_ready = 0.0
+        self._first_ready, self._turn = 0.0, int(who[-1]) + 1
         samples = self.walkers.gather(who)
         broken = finite_rows(samples)
         if broken is not None:
@@ -263,11 +267,14 @@ def checked(selection: Selection, size: int) -> Selection:
                 "one number for each sample"
             )
     count = len(selection.candidates)
-    if count and not 0 <= np.min(selection.candidates) <= np.max(selection.candidates) < size:
-        raise ContractError(
-            f"the selector chose candidates {list(selection.candidates)[:5]}; expected indices "
-            f"from 0 to {size - 1}"
-        )
+    if count:
+        chosen = np.asarray(selection.candidates)
+        indices = chosen.dtype.kind in "iu" and chosen.ndim == 1
+        if not indices or chosen.min() < 0 or chosen.max() >= size:
+            raise ContractError(
+                f"the selector chose candidates {list(selection.candidates)[:5]}; expected whole "
+                f"numbers from 0 to {size - 1} (np.flatnonzero makes them from a mask)"
+            )
     for name, expected in (("inputs", count), ("feedback", size)):
         value = getattr(selection, name)
         if value is not None and len(value) != expected:
