@@ -32,8 +32,9 @@ def check(
     wanted = load(settings, overrides(changes))
     console = Console()
     console.print(Text(f"{settings}: the settings are valid"), soft_wrap=True)
-    kernels = specs(wanted, (str(settings.resolve().parent),))
-    trial = Trial(wanted, kernels, deadline)
+    home = settings.resolve().parent
+    kernels = specs(wanted, (str(home),))
+    trial = Trial(wanted, kernels, deadline, home)
     trial.run()
     console.print()
     console.print(_table(trial))

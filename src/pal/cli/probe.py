@@ -7,11 +7,14 @@ there. Whatever the kernel does to this process, the command line lives on.
 from __future__ import annotations
 
 import faulthandler
+import importlib
+import os
 import pickle
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -38,6 +41,7 @@ class Task:
     `sample`, `label` and `prediction` come from the kernels tried before. `members`: how many
     models make the committee here. `train_first`: the campaign trains before it predicts, because
     it has initial samples. `seconds`: after so long the process shows where it is, and ends.
+    `home` is the settings file's folder, where workers are at home, too.
     """
 
     spec: KernelSpec
@@ -46,6 +50,7 @@ class Task:
     threads: int
     device: str
     seconds: float
+    home: Path
     sample: Sample | None = None
     label: Label | None = None
     prediction: Prediction | None = None
@@ -98,7 +103,7 @@ class Probe:
                 0,
                 type(error).__name__,
                 str(error),
-                traceback="".join(traceback.format_exception(error)),
+                traceback=_trace(error.__cause__ or error),
             )
         return found
 
@@ -139,6 +144,10 @@ class Probe:
         sample = self.task.sample
         if sample is None:
             return None
+        # A label is always made in a fresh folder.
+        scratch = self.folder / "scratch"
+        scratch.mkdir()
+        os.chdir(scratch)
         return self._call("label", lambda: own(check_label(kernel.label(sample))), shapes)
 
     def _selector(self) -> None:
@@ -203,6 +212,20 @@ class Probe:
             training.close()
         weights = self._call("get_weights", committee.get_weights, _size)
         self._call("set_weights", lambda: committee.set_weights(0, weights[0]))
+
+
+_OURS: Final = tuple(str(Path(__file__).parents[1] / name) for name in ("cli", "runtime"))
+
+
+def _trace(error: BaseException) -> str:
+    """Return the traceback from the kernel's own code on; empty if it never got there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = ("<frozen", importlib.__file__, *_OURS)
+    kept = list(dropwhile(lambda frame: frame.filename.startswith(foreign), frames))
+    text = "".join(traceback.format_list(kept))
+    return text and f"Traceback (most recent call last):\n{text}" + "".join(
+        traceback.format_exception_only(error)
+    )
 
 
 def _sample(value: Any, source: str) -> Sample:

@@ -46,6 +46,7 @@ class Trial:
     settings: Settings
     kernels: Mapping[str, KernelSpec]
     deadline: float
+    home: Path
     findings: dict[str, Findings] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -104,6 +105,7 @@ class Trial:
             section.threads,
             more.pop("device", "cpu"),
             self.deadline,
+            self.home,
             **more,
         )
         found = self.findings[role] = _in_a_process(task)
@@ -177,8 +179,7 @@ def _in_a_process(task: Task) -> Findings:
         with log.open("wb") as stream:
             child = subprocess.Popen(
                 [sys.executable, "-c", _START, name],
-                # An oracle always works in a scratch folder of its own.
-                cwd=name if task.spec.role == "oracle" else None,
+                cwd=task.home,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
