@@ -59,7 +59,7 @@ class Outcome:
 
     reason: str
     failed: bool = False
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Session:
@@ -178,8 +178,6 @@ class Session:
     def _open(self) -> None:
         for folder in (self.directory.logs, self.directory.states, self.directory.requests):
             folder.mkdir(exist_ok=True)
-        for request in self.directory.requests.glob("*.json"):
-            request.unlink()
         settings = json.dumps(dump(self.settings))
         self._record(
             entries.SessionStarted(
@@ -220,6 +218,7 @@ class Session:
         if time.monotonic() < self._tick_at:
             return
         self._tick_at = time.monotonic() + TICK
+        self._read_requests()
         if self._manager is None:
             return
         samples, uncertain = self._gauges.explored()
@@ -228,7 +227,6 @@ class Session:
         self.releases.catch_up()
         # Hosts decide without a lock whether to ring; should two ever miss each other, this helps.
         self.roads.bells["exchange", 0].ring()
-        self._read_requests()
         self._take_snapshot()
 
     def _take_snapshot(self, final: bool = False) -> None:
@@ -254,7 +252,8 @@ class Session:
                 request = {}
                 self._say(f"request {path.name} cannot be read and is ignored: {error}", "warning")
             path.unlink()
-            if "stop" in request:
+            # One left over from a session that was killed is not meant for this one.
+            if "stop" in request and request.get("pid", os.getpid()) == os.getpid():
                 self.request_stop(str(request["stop"]))
 
     def request_stop(self, reason: str, patient: bool = False) -> None:
@@ -568,7 +567,8 @@ class Session:
             self._interrupts += 1
             name = signal.Signals(number).name
             if self._interrupts > 1:
-                self._end(Outcome(f"{name} twice: stopped at once"))
+                reason = f"{name} twice: stopped at once"
+                self._end(Outcome(reason, error=KeyboardInterrupt(reason)))
             else:
                 self.request_stop(f"{name} received")
                 self._say("finishing labels and training; press Ctrl-C again to stop at once")
