@@ -35,6 +35,7 @@ from pal.runtime.placement import Placement, place, specs
 from pal.runtime.releases import Releases
 from pal.runtime.roads import Roads
 from pal.runtime.rules import restored_of, rules_of
+from pal.runtime.worker import clear
 from pal.settings import Settings, dump
 from pal.transport.doorbell import create_doorbell
 
@@ -80,20 +81,20 @@ class Session:
         self.paths = paths
         self.home = home
         self.outcome: Outcome | None = None
-        self._ledger = Ledger.open(directory.path)
-        try:
-            self._begin()
-        except BaseException:
-            self._ledger.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            self._ledger = undo.enter_context(Ledger.open(directory.path))
+            self._begin(undo)
+            undo.pop_all()
 
-    def _begin(self) -> None:
+    def _begin(self, undo: contextlib.ExitStack) -> None:
+        """Build all parts; should one fail, `undo` closes those before it."""
         settings, directory = self.settings, self.directory
         self.past: Restored = restore(self._ledger)
         self._initial_before = sum(row.candidate.walker < 0 for row in self._ledger.states())
         self.kernels = specs(settings, self.paths)
         self.placement: Placement = place(settings, directory.path, self.kernels, self.home)
         self.roads = Roads(self.placement.jobs, settings.exchange.slot_size)
+        undo.callback(self.roads.close)
         self.agent = Agent(self.roads, settings.restart.budget, settings.restart.delay)
         self.releases = Releases(self.agent, directory.models, settings.model.members)
         self.releases.restore(settings.model.weights)
@@ -184,6 +185,7 @@ class Session:
                 self.clock, time.time(), socket.gethostname(), os.getpid(), __version__, settings
             )
         )
+        clear(self.directory.scratch)  # what a killed session left
         self.agent.open()
         self.agent.watch(self._durable_bell.fds[0], self._take_durable)
         self.agent.watch(self._wakeup, self._take_signal)
@@ -324,7 +326,6 @@ class Session:
 
     def _on_label(self, worker: Worker, message: msg.LabelDone) -> None:
         index = worker.job.index
-        worker.budget.forgive()
         self._answers[message.identity] = (message, index)
         self._feed(ev.LabelReturned(self.clock, index, message.identity))
         self._answers.pop(message.identity, None)
@@ -391,6 +392,10 @@ class Session:
         if worker.job.role == "oracle":
             sample = self._working.pop(index, None)
             failure = replace(failure, sample=sample)
+            if sample is not None:
+                worker.budget.forgive()
+                for scratch in self.directory.scratch.glob(f"{sample}-*"):
+                    clear(scratch)
             self._feed(ev.OracleLost(self.clock, index, failure))
         elif worker.job.role == "trainer":
             self._feed(ev.TrainerLost(self.clock, index, failure))

@@ -14,9 +14,8 @@ LONGEST: Final = 30.0
 class RestartBudget:
     """At most `budget` restarts within an hour, each after a pause that doubles.
 
-    A worker that held out for a minute starts again with the first pause. One that has shown
-    that it works, by a label, is forgiven all: what killed it were the samples, which have
-    retries and a quarantine of their own.
+    A worker that held out for a minute starts again with the first pause. An oracle that died
+    on a sample is forgiven: the sample is at fault, and has retries and a quarantine.
     """
 
     budget: int
