@@ -6,30 +6,27 @@ import contextlib
 import itertools
 import json
 import os
-import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pal import __version__
-from pal.controller import commands as cmd
 from pal.controller import events as ev
 from pal.controller.manager import Manager
 from pal.errors import Failure, KernelError, LedgerError, WorkerError
 from pal.ledger import entries
 from pal.ledger.directory import RunDirectory, write_atomically
-from pal.ledger.ledger import Ledger
-from pal.ledger.restore import Restored, restore
-from pal.ledger.writer import LedgerWriter
 from pal.monitor.metrics import Snapshot
-from pal.records import LabelledSample, Sample
+from pal.records import Sample
 from pal.runtime import messages as msg
 from pal.runtime.agent import Agent, Died, Left, News, Said, Worker
+from pal.runtime.books import Books
+from pal.runtime.carrier import Carrier
 from pal.runtime.gauges import Gauges
+from pal.runtime.interrupts import Interrupts
 from pal.runtime.orders import Job
 from pal.runtime.placement import Placement, place, specs
 from pal.runtime.releases import Releases
@@ -37,7 +34,6 @@ from pal.runtime.roads import Roads
 from pal.runtime.rules import restored_of, rules_of
 from pal.runtime.worker import clear
 from pal.settings import Settings, dump
-from pal.transport.doorbell import create_doorbell
 
 TICK = 1.0
 
@@ -81,45 +77,26 @@ class Session:
         self.paths = paths
         self.home = home
         self.outcome: Outcome | None = None
-        with contextlib.ExitStack() as undo:
-            self._ledger = undo.enter_context(Ledger.open(directory.path))
-            self._begin(undo)
-            undo.pop_all()
-
-    def _begin(self, undo: contextlib.ExitStack) -> None:
-        """Build all parts; should one fail, `undo` closes those before it."""
-        settings, directory = self.settings, self.directory
-        self.past: Restored = restore(self._ledger)
-        self._initial_before = sum(row.candidate.walker < 0 for row in self._ledger.states())
-        self.kernels = specs(settings, self.paths)
-        self.placement: Placement = place(settings, directory.path, self.kernels, self.home)
+        self.kernels = specs(settings, paths)
+        self.placement: Placement = place(settings, directory.path, self.kernels, home)
         self.roads = Roads(self.placement.jobs, settings.exchange.slot_size)
-        undo.callback(self.roads.close)
         self.agent = Agent(self.roads, settings.restart.budget, settings.restart.delay)
         self.releases = Releases(self.agent, directory.models, settings.model.members)
-        self.releases.restore(settings.model.weights)
-        self._gauges = Gauges(self.placement.jobs, self.roads, self._past_snapshot())
-        self._durable_bell = create_doorbell()
-        self._durable: deque[tuple[int, ...]] = deque()
-        self._disk_error: LedgerError | None = None
-        self._reader = Ledger.open_readonly(directory.path)
-        self._writer = LedgerWriter(self._ledger, self._on_durable, self._on_disk_error)
+        try:
+            self.releases.restore(settings.model.weights)
+            self._books = Books(directory.path)
+        except BaseException:
+            self.roads.close()
+            raise
+        self._carrier = Carrier(self.agent, self._books, self.releases, lambda: self.clock)
+        self._gauges = Gauges(self.placement.jobs, self.roads, self._books.last)
+        self._interrupts = Interrupts()
         self._manager: Manager | None = None
         self._held: list[News] = []
-        self._samples: dict[int, Sample] = {}
-        self._answers: dict[int, tuple[msg.LabelDone, int]] = {}
-        self._working: dict[int, int] = {}
         self._lost: set[int] = set()
-        self._identities = itertools.count(self.past.next_sample)
-        self._total = self.past.proposed
-        self._received = 0
-        self._received_before = 0
-        self._exploring = False
-        self._taught: dict[int, int] = {}
+        self._identities = itertools.count(self._books.past.next_sample)
         self._losses: dict[int, float] = {}
         self._told: list[Happening] = []
-        self._interrupts = 0
-        self._finish: cmd.Finish | None = None
         self._start = time.monotonic()
         self._tick_at = 0.0
         self._metric_at = 0.0
@@ -136,37 +113,17 @@ class Session:
             msg.StopAsked: lambda _, message: self.request_stop(message.reason, patient=True),
             msg.Failed: self._on_failed,
         }
-        self._carriers: dict[type, Callable[[Any], None]] = {
-            cmd.Move: self._move,
-            cmd.StartLabel: self._start_label,
-            cmd.CommitLabel: self._commit_label,
-            cmd.KillOracle: lambda c: self.agent.kill(
-                self._worker("oracle", c.oracle), "deadline", c.reason
-            ),
-            cmd.Teach: self._teach,
-            cmd.FinishTraining: lambda c: self.agent.send(
-                self._worker("trainer", c.trainer), msg.EndRound()
-            ),
-            cmd.Explore: self._explore,
-            cmd.GrantCandidates: self._grant,
-            cmd.RankQueue: self._rank,
-            cmd.Finish: self._note_finish,
-        }
-
-    def _past_snapshot(self) -> Snapshot:
-        last = self._ledger.last_metric()
-        return Snapshot(**last.values) if last else Snapshot(time=0.0)
 
     @property
     def clock(self) -> float:
         """Campaign time in seconds: that of all sessions, without the pauses between them."""
-        return self.past.elapsed + time.monotonic() - self._start
+        return self._books.past.elapsed + time.monotonic() - self._start
 
     # The loop ------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Happening]:
         """Run until the campaign ends, and yield what happens."""
-        with self._signals():
+        with self._interrupts:
             try:
                 self._open()
                 yield from self._loop()
@@ -180,18 +137,18 @@ class Session:
         for folder in (self.directory.logs, self.directory.states, self.directory.requests):
             folder.mkdir(exist_ok=True)
         settings = json.dumps(dump(self.settings))
-        self._record(
+        self._books.record(
             entries.SessionStarted(
                 self.clock, time.time(), socket.gethostname(), os.getpid(), __version__, settings
             )
         )
         clear(self.directory.scratch)  # what a killed session left
         self.agent.open()
-        self.agent.watch(self._durable_bell.fds[0], self._take_durable)
-        self.agent.watch(self._wakeup, self._take_signal)
+        self.agent.watch(self._books.fd, self._take_durable)
+        self.agent.watch(self._interrupts.fd, self._take_signals)
         for job in self.placement.jobs:
             self.agent.start(job)
-        initial = "initial" in self.kernels and not self.past.next_sample
+        initial = "initial" in self.kernels and not self._books.past.next_sample
         if initial and self.settings.oracle.enabled:
             where, seed = self.directory.path, self.settings.seed
             self.agent.start(Job("sampler", 0, self.kernels, where, seed, self.home))
@@ -199,14 +156,15 @@ class Session:
             self._direct(())
 
     def _loop(self) -> Iterator[Happening]:
-        while self._finish is None and self.outcome is None:
+        while self._carrier.finish is None and self.outcome is None:
             wait = self._tick_at - time.monotonic()
             for news in self.agent.poll(max(0.0, wait)):
                 self._hear(news)
             self._tick()
             yield from self._tell()
-        if self._finish is not None:
-            self.outcome = Outcome(self._finish.reason, self._finish.failed)
+        if self._carrier.finish is not None:
+            finish = self._carrier.finish
+            self.outcome = Outcome(finish.reason, finish.failed)
 
     def _tell(self) -> Iterator[Happening]:
         told, self._told = self._told, []
@@ -214,8 +172,8 @@ class Session:
 
     def _tick(self) -> None:
         """Once a second: time, exploration, requests of the operator, a snapshot."""
-        if self._disk_error is not None:
-            self._end(Outcome(str(self._disk_error), True, self._disk_error))
+        if self._books.error is not None:
+            self._end(Outcome(str(self._books.error), True, self._books.error))
             return
         if time.monotonic() < self._tick_at:
             return
@@ -242,7 +200,7 @@ class Session:
         # A thousandth of the campaign's age between two: a week takes some ten thousand.
         if final or snapshot.time >= self._metric_at:
             self._metric_at = snapshot.time * 1.001 + 0.9 * TICK
-            self._record(entries.Metric(snapshot.time, snapshot.as_dict()))
+            self._books.record(entries.Metric(snapshot.time, snapshot.as_dict()))
         status = {"pid": os.getpid(), "host": socket.gethostname(), **snapshot.as_dict()}
         write_atomically(self.directory.status, json.dumps(status).encode())
 
@@ -277,9 +235,9 @@ class Session:
 
     def _direct(self, initial: tuple[Sample, ...]) -> None:
         """Begin to be directed by a manager, once the initial samples are known."""
-        count = len(initial) or self._initial_before
+        count = len(initial) or self._books.initial
         self._manager = Manager(
-            rules_of(self.settings, self.placement, count), restored_of(self.past)
+            rules_of(self.settings, self.placement, count), restored_of(self._books.past)
         )
         self._feed(ev.Tick(self.clock))
         if initial:
@@ -294,7 +252,7 @@ class Session:
         """Hand an event to the manager and carry out what it orders."""
         assert self._manager is not None
         for command in self._manager.handle(event):
-            self._carriers[type(command)](command)
+            self._carrier.carry(command)
 
     def _hear(self, news: News) -> None:
         worker = news.worker
@@ -321,18 +279,18 @@ class Session:
         self._hearers[type(message)](worker, message)
 
     def _on_proposal(self, _: Worker, message: msg.Proposal) -> None:
-        self._received += len(message.samples)
+        self._carrier.received(len(message.samples))
         self._propose(message)
 
     def _on_label(self, worker: Worker, message: msg.LabelDone) -> None:
         index = worker.job.index
-        self._answers[message.identity] = (message, index)
+        self._carrier.answered(index, message)
         self._feed(ev.LabelReturned(self.clock, index, message.identity))
-        self._answers.pop(message.identity, None)
+        self._carrier.unwanted(message.identity)
 
     def _on_refusal(self, worker: Worker, message: msg.LabelRefused) -> None:
         index = worker.job.index
-        self._working.pop(index, None)
+        self._carrier.idle(index)
         self._report(message.failure)
         self._feed(ev.LabelFailed(self.clock, index, message.identity, message.failure))
 
@@ -341,7 +299,7 @@ class Session:
         self._feed(ev.EpochDone(self.clock, worker.job.index))
 
     def _on_weights(self, worker: Worker, message: msg.NewWeights) -> None:
-        self.releases.release(message.members, self._taught.get(worker.job.index, 0))
+        self.releases.release(message.members, self._carrier.taught(worker.job.index))
 
     def _on_round_done(self, worker: Worker, message: msg.RoundDone) -> None:
         self.releases.store()
@@ -349,7 +307,7 @@ class Session:
         self._feed(ev.TrainingDone(self.clock, worker.job.index, message.round, version))
 
     def _on_installed(self, worker: Worker, message: msg.Installed) -> None:
-        self.releases.announce(self._worker("exchange", 0), worker)
+        self.releases.announce(self._carrier.worker("exchange"), worker)
         complete = self.releases.complete
         self._feed(ev.WeightsInstalled(self.clock, message.version, complete))
 
@@ -376,25 +334,21 @@ class Session:
         if worker.job.role == "oracle":
             self._feed(ev.OracleReady(now, index))
         elif worker.job.role == "trainer":
-            self._taught[index] = 0
+            self._carrier.welcome_trainer(index)
             self._feed(ev.TrainerReady(now, index))
         elif worker.job.role == "predictor":
             self.releases.install(worker)
         elif worker.job.role == "exchange":
-            self._received_before = self._received
-            self._send_grant()
-            self.releases.install(worker)
-            self.agent.send(worker, msg.SetExploring(self._exploring))
+            self._carrier.welcome_exchange(worker)
 
     def _hear_death(self, news: Died) -> None:
         worker, failure = news.worker, news.failure
         index = worker.job.index
         if worker.job.role == "oracle":
-            sample = self._working.pop(index, None)
-            failure = replace(failure, sample=sample)
-            if sample is not None:
+            failure = self._carrier.with_sample(index, failure)
+            if failure.sample is not None:
                 worker.budget.forgive()
-                for scratch in self.directory.scratch.glob(f"{sample}-*"):
+                for scratch in self.directory.scratch.glob(f"{failure.sample}-*"):
                     clear(scratch)
             self._feed(ev.OracleLost(self.clock, index, failure))
         elif worker.job.role == "trainer":
@@ -425,7 +379,7 @@ class Session:
 
     def _report(self, failure: Failure) -> None:
         self._told.append(failure)
-        self._record(entries.FailureEntry(self.clock, failure))
+        self._books.record(entries.FailureEntry(self.clock, failure))
 
     def _propose(self, proposal: msg.Proposal) -> None:
         """Number proposed samples, write them down and offer them to the manager."""
@@ -435,143 +389,19 @@ class Session:
         ):
             identity = next(self._identities)
             candidate = ev.Candidate(identity, walker, proposal.version, uncertainty)
-            self._samples[identity] = sample
-            self._record(entries.NewSample(self.clock, candidate, sample))
+            self._books.candidate(self.clock, candidate, sample)
             candidates.append(candidate)
         self._feed(ev.CandidatesProposed(self.clock, tuple(candidates)))
 
-    # Commands ------------------------------------------------------------------------------
-
-    def _worker(self, role: str, index: int) -> Worker:
-        return self.agent.workers[role, index]
-
-    def _move(self, move: cmd.Move) -> None:
-        if move.state not in (cmd.State.RUNNING, cmd.State.LABELLED):
-            self._record(entries.StateChange(self.clock, move.sample, move.state, move.detail))
-        if move.state in (
-            cmd.State.LABELLED,
-            cmd.State.FAILED,
-            cmd.State.QUARANTINED,
-            cmd.State.DROPPED,
-        ):
-            self._samples.pop(move.sample, None)
-
-    def _start_label(self, order: cmd.StartLabel) -> None:
-        sample = self._samples.get(order.sample)
-        if sample is None:
-            sample = self._samples[order.sample] = self._reader.sample(order.sample)
-        self._working[order.oracle] = order.sample
-        self._record(
-            entries.StateChange(
-                self.clock,
-                order.sample,
-                cmd.State.RUNNING,
-                f"oracle {order.oracle}, attempt {order.attempt}",
-                order.attempt,
-            )
-        )
-        task = msg.LabelTask(order.sample, sample, order.attempt)
-        self.agent.send(self._worker("oracle", order.oracle), task)
-
-    def _commit_label(self, order: cmd.CommitLabel) -> None:
-        answer, oracle = self._answers.pop(order.sample)
-        if self._working.get(oracle) == order.sample:
-            del self._working[oracle]
-        self._record(
-            entries.NewLabel(
-                self.clock,
-                order.sample,
-                answer.label,
-                oracle,
-                socket.gethostname(),
-                answer.seconds,
-            )
-        )
-
-    def _teach(self, lesson: cmd.Teach) -> None:
-        self.releases.store()
-        add: list[LabelledSample] = list(self._reader.labelled(lesson.add)) if lesson.add else []
-        self._taught[lesson.trainer] = self._taught.get(lesson.trainer, 0) + len(add)
-        self.agent.send(
-            self._worker("trainer", lesson.trainer),
-            msg.Lesson(lesson.round, add, lesson.remove, lesson.fresh),
-        )
-
-    def _explore(self, order: cmd.Explore) -> None:
-        self._exploring = order.on
-        self.agent.send(self._worker("exchange", 0), msg.SetExploring(order.on))
-
-    def _grant(self, order: cmd.GrantCandidates) -> None:
-        self._total = order.total
-        self._send_grant()
-
-    def _send_grant(self) -> None:
-        """Tell the exchange what it may propose, counted from its own start."""
-        grant = self._total - self.past.proposed - self._received_before
-        self.agent.send(self._worker("exchange", 0), msg.Grant(grant))
-
-    def _rank(self, order: cmd.RankQueue) -> None:
-        samples = [self._samples.get(i, None) for i in order.samples]
-        full = [
-            self._reader.sample(i) if s is None else s
-            for i, s in zip(order.samples, samples, strict=True)
-        ]
-        self.agent.send(self._worker("exchange", 0), msg.RankSamples(order.samples, full))
-
-    def _note_finish(self, order: cmd.Finish) -> None:
-        self._finish = order
-
-    # The ledger ----------------------------------------------------------------------------
-
-    def _record(self, entry: entries.Entry) -> None:
-        self._writer.put(entry)
-
-    def _on_durable(self, committed: list[entries.Entry]) -> None:
-        """Called by the writer's thread: what it has just put on the disk."""
-        labels = tuple(e.sample for e in committed if isinstance(e, entries.NewLabel))
-        if labels:
-            self._durable.append(labels)
-            self._durable_bell.ring()
-
-    def _on_disk_error(self, error: LedgerError) -> None:
-        self._disk_error = error
-        self._durable_bell.ring()
+    # Disk, signals, and the end ----------------------------------------------------------
 
     def _take_durable(self) -> None:
-        self._durable_bell.wait()
-        while self._durable:
-            self._feed(ev.LabelsDurable(self.clock, self._durable.popleft()))
+        for samples in self._books.durable():
+            self._feed(ev.LabelsDurable(self.clock, samples))
 
-    # Signals and the end -------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM as wishes to stop, while the session runs."""
-        self._wakeup, writer = os.pipe()
-        for fd in (self._wakeup, writer):
-            os.set_blocking(fd, False)
-        before: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):  # not the main thread: somebody else has the signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[int(number)] = signal.signal(number, lambda *_: None)
-            previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            if before:
-                signal.set_wakeup_fd(previous)
-            for restored, handler in before.items():
-                signal.signal(restored, handler)
-            os.close(self._wakeup)
-            os.close(writer)
-
-    def _take_signal(self) -> None:
-        for number in os.read(self._wakeup, 64):
-            if number not in (signal.SIGINT, signal.SIGTERM):
-                continue
-            self._interrupts += 1
-            name = signal.Signals(number).name
-            if self._interrupts > 1:
+    def _take_signals(self) -> None:
+        for name in self._interrupts.take():
+            if self._interrupts.count > 1:
                 reason = f"{name} twice: stopped at once"
                 self._end(Outcome(reason, error=KeyboardInterrupt(reason)))
             else:
@@ -580,50 +410,37 @@ class Session:
 
     def _close(self) -> None:
         """End all workers; put on the disk all that is known."""
+        books = self._books
         try:
-            if self._manager is not None and self._disk_error is None:
+            if self._manager is not None and books.error is None:
                 self._take_snapshot(final=True)
         except LedgerError as error:
-            self._disk_error, self.outcome = error, Outcome(str(error), True, error)
-        hurried = self._interrupts > 1 or self._disk_error is not None
-        for oracle in self._working:  # their time is up: what they work on is queued again
-            self.agent.kill(self._worker("oracle", oracle), "ended", "its label took too long")
+            books.error, self.outcome = error, Outcome(str(error), True, error)
+        hurried = self._interrupts.count > 1 or books.error is not None
+        self._carrier.kill_working()
         for news in self.agent.close(patience=1.0 if hurried else 20.0):
             self._keep(news)
         outcome = self.outcome or Outcome("interrupted by an error", True)
         try:
-            if self._disk_error is None:
+            if books.error is None:
                 self.releases.store()
-                self._record(entries.SessionEnded(self.clock, outcome.reason))
-            self._writer.close()
+                books.record(entries.SessionEnded(self.clock, outcome.reason))
+            books.close()
         except LedgerError as error:
             self.outcome = Outcome(str(error), True, error)
         finally:
-            self._reader.close()
-            self._ledger.close()
-            self._durable_bell.close()
             self.roads.close()
 
     def _keep(self, news: News) -> None:
         """Of what workers still said while they ended, keep labels and weights."""
         if not isinstance(news, Said):
             return
-        if isinstance(news.message, msg.LabelDone):
-            done = news.message
+        message, index = news.message, news.worker.job.index
+        if isinstance(message, msg.LabelDone):
             with contextlib.suppress(LedgerError):
-                self._record(
-                    entries.NewLabel(
-                        self.clock,
-                        done.identity,
-                        done.label,
-                        news.worker.job.index,
-                        socket.gethostname(),
-                        done.seconds,
-                    )
-                )
-        elif isinstance(news.message, msg.NewWeights):
-            index = news.worker.job.index
-            self.releases.release(news.message.members, self._taught.get(index, 0))
+                self._books.label(self.clock, message, index)
+        elif isinstance(message, msg.NewWeights):
+            self.releases.release(message.members, self._carrier.taught(index))
 
 
 def _mean_loss(message: msg.Epoch) -> float:

@@ -1,0 +1,109 @@
+"""The ledger as a session uses it: a thread writes, and tells what is on the disk."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from pal.controller.events import Candidate
+from pal.errors import LedgerError
+from pal.ledger import entries
+from pal.ledger.ledger import Ledger
+from pal.ledger.restore import Restored, restore
+from pal.ledger.writer import LedgerWriter
+from pal.monitor.metrics import Snapshot
+from pal.records import LabelledSample, Sample
+from pal.runtime.messages import LabelDone
+from pal.transport.doorbell import create_doorbell
+
+
+class Books:
+    """Everything a session writes down and reads back.
+
+    `past` is where the campaign stood. `error` says that the disk refuses. `fd` becomes
+    readable when labels are on the disk, or when the disk refuses.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._ledger = Ledger.open(directory)
+        try:
+            self.past: Restored = restore(self._ledger)
+            last = self._ledger.last_metric()
+            self.last = Snapshot(**last.values) if last else Snapshot(time=0.0)
+            states = self._ledger.states()
+            self._reader = Ledger.open_readonly(directory)
+        except BaseException:
+            self._ledger.close()
+            raise
+        self.initial = sum(row.candidate.walker < 0 for row in states)
+        self.error: LedgerError | None = None
+        self._waiting: dict[int, Sample] = {}
+        self._durable: deque[tuple[int, ...]] = deque()
+        self._bell = create_doorbell()
+        self._writer = LedgerWriter(self._ledger, self._on_durable, self._on_error)
+
+    @property
+    def fd(self) -> int:
+        """Becomes readable when `durable` or `error` has news."""
+        return self._bell.fds[0]
+
+    def record(self, entry: entries.Entry) -> None:
+        """Write an entry, soon."""
+        self._writer.put(entry)
+
+    def candidate(self, time: float, candidate: Candidate, sample: Sample) -> None:
+        """Write a candidate down, and keep its arrays at hand while it waits."""
+        self._waiting[candidate.sample] = sample
+        self.record(entries.NewSample(time, candidate, sample))
+
+    def label(self, time: float, answer: LabelDone, oracle: int) -> None:
+        """Write a label."""
+        host = socket.gethostname()
+        self.record(
+            entries.NewLabel(time, answer.identity, answer.label, oracle, host, answer.seconds)
+        )
+
+    def sample(self, identity: int) -> Sample:
+        """Return a candidate's arrays."""
+        if identity not in self._waiting:
+            self._waiting[identity] = self._reader.sample(identity)
+        return self._waiting[identity]
+
+    def forget(self, identity: int) -> None:
+        """Keep a candidate's arrays on the disk only."""
+        self._waiting.pop(identity, None)
+
+    def labelled(self, identities: Sequence[int]) -> list[LabelledSample]:
+        """Read labelled samples back."""
+        return list(self._reader.labelled(identities)) if identities else []
+
+    def durable(self) -> list[tuple[int, ...]]:
+        """Return the samples whose labels have reached the disk since the last call."""
+        self._bell.wait()
+        return [self._durable.popleft() for _ in range(len(self._durable))]
+
+    def _on_durable(self, committed: list[entries.Entry]) -> None:
+        """Called by the writer's thread: what it has just put on the disk."""
+        labels = tuple(e.sample for e in committed if isinstance(e, entries.NewLabel))
+        if labels:
+            self._durable.append(labels)
+            self._bell.ring()
+
+    def _on_error(self, error: LedgerError) -> None:
+        self.error = error
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Write all that waits.
+
+        Raises:
+            LedgerError: the disk refuses; what was told durable is there.
+        """
+        try:
+            self._writer.close()
+        finally:
+            self._reader.close()
+            self._ledger.close()
+            self._bell.close()

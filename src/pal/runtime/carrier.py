@@ -1,0 +1,160 @@
+"""The carrier: carries out what the manager orders, and brings new workers up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from pal.controller import commands as cmd
+from pal.controller.commands import State
+from pal.errors import Failure
+from pal.ledger import entries
+from pal.runtime import messages as msg
+from pal.runtime.agent import Agent, Worker
+from pal.runtime.books import Books
+from pal.runtime.releases import Releases
+
+_OVER = (State.LABELLED, State.FAILED, State.QUARANTINED, State.DROPPED)
+
+
+class Carrier:
+    """Turns commands into messages to workers and entries in the books."""
+
+    def __init__(
+        self, agent: Agent, books: Books, releases: Releases, clock: Callable[[], float]
+    ) -> None:
+        self._agent = agent
+        self._books = books
+        self._releases = releases
+        self._clock = clock
+        self._answers: dict[int, tuple[msg.LabelDone, int]] = {}
+        self._working: dict[int, int] = {}
+        self._taught: dict[int, int] = {}
+        self._granted = books.past.proposed
+        self._received = 0
+        self._received_before = 0
+        self._exploring = False
+        self.finish: cmd.Finish | None = None
+        self._carriers: dict[type, Callable[[Any], None]] = {
+            cmd.Move: self._move,
+            cmd.StartLabel: self._start_label,
+            cmd.CommitLabel: self._commit_label,
+            cmd.KillOracle: self._kill_oracle,
+            cmd.Teach: self._teach,
+            cmd.FinishTraining: self._finish_training,
+            cmd.Explore: self._explore,
+            cmd.GrantCandidates: self._grant,
+            cmd.RankQueue: self._rank,
+            cmd.Finish: self._finish,
+        }
+
+    def carry(self, command: cmd.Command) -> None:
+        """Carry out one command."""
+        self._carriers[type(command)](command)
+
+    def worker(self, role: str, index: int = 0) -> Worker:
+        """Return a worker."""
+        return self._agent.workers[role, index]
+
+    # What the manager orders ---------------------------------------------------------------
+
+    def _move(self, move: cmd.Move) -> None:
+        # These two are written with the attempt and with the label.
+        if move.state not in (State.RUNNING, State.LABELLED):
+            change = entries.StateChange(self._clock(), move.sample, move.state, move.detail)
+            self._books.record(change)
+        if move.state in _OVER:
+            self._books.forget(move.sample)
+
+    def _start_label(self, order: cmd.StartLabel) -> None:
+        self._working[order.oracle] = order.sample
+        detail = f"oracle {order.oracle}, attempt {order.attempt}"
+        self._books.record(
+            entries.StateChange(self._clock(), order.sample, State.RUNNING, detail, order.attempt)
+        )
+        task = msg.LabelTask(order.sample, self._books.sample(order.sample), order.attempt)
+        self._agent.send(self.worker("oracle", order.oracle), task)
+
+    def _commit_label(self, order: cmd.CommitLabel) -> None:
+        answer, oracle = self._answers.pop(order.sample)
+        if self._working.get(oracle) == order.sample:
+            del self._working[oracle]
+        self._books.label(self._clock(), answer, oracle)
+
+    def _kill_oracle(self, order: cmd.KillOracle) -> None:
+        self._agent.kill(self.worker("oracle", order.oracle), "deadline", order.reason)
+
+    def _teach(self, lesson: cmd.Teach) -> None:
+        self._releases.store()
+        add = self._books.labelled(lesson.add)
+        self._taught[lesson.trainer] = self.taught(lesson.trainer) + len(add)
+        self._agent.send(
+            self.worker("trainer", lesson.trainer),
+            msg.Lesson(lesson.round, add, lesson.remove, lesson.fresh),
+        )
+
+    def _finish_training(self, order: cmd.FinishTraining) -> None:
+        self._agent.send(self.worker("trainer", order.trainer), msg.EndRound())
+
+    def _explore(self, order: cmd.Explore) -> None:
+        self._exploring = order.on
+        self._agent.send(self.worker("exchange"), msg.SetExploring(order.on))
+
+    def _grant(self, order: cmd.GrantCandidates) -> None:
+        self._granted = order.total
+        self._send_grant()
+
+    def _send_grant(self) -> None:
+        """Tell the exchange what it may propose, counted from its own start."""
+        grant = self._granted - self._books.past.proposed - self._received_before
+        self._agent.send(self.worker("exchange"), msg.Grant(grant))
+
+    def _rank(self, order: cmd.RankQueue) -> None:
+        samples = [self._books.sample(identity) for identity in order.samples]
+        self._agent.send(self.worker("exchange"), msg.RankSamples(order.samples, samples))
+
+    def _finish(self, order: cmd.Finish) -> None:
+        self.finish = order
+
+    # What workers did, as far as the carrier must know ---------------------------------------
+
+    def answered(self, oracle: int, answer: msg.LabelDone) -> None:
+        """Hold an oracle's answer until the manager orders to commit it."""
+        self._answers[answer.identity] = (answer, oracle)
+
+    def unwanted(self, identity: int) -> None:
+        """Drop an answer that the manager did not want."""
+        self._answers.pop(identity, None)
+
+    def idle(self, oracle: int) -> None:
+        """Note that an oracle works on nothing any more."""
+        self._working.pop(oracle, None)
+
+    def with_sample(self, oracle: int, failure: Failure) -> Failure:
+        """Add to an oracle's failure the sample it was working on, and note that it is idle."""
+        return replace(failure, sample=self._working.pop(oracle, None))
+
+    def taught(self, trainer: int) -> int:
+        """How many labels a trainer has learned from."""
+        return self._taught.get(trainer, 0)
+
+    def received(self, count: int) -> None:
+        """Count proposals."""
+        self._received += count
+
+    def welcome_trainer(self, trainer: int) -> None:
+        """A trainer has started; it knows no data."""
+        self._taught[trainer] = 0
+
+    def welcome_exchange(self, exchange: Worker) -> None:
+        """Bring an exchange that has just started to where the campaign is."""
+        self._received_before = self._received
+        self._send_grant()
+        self._releases.install(exchange)
+        self._agent.send(exchange, msg.SetExploring(self._exploring))
+
+    def kill_working(self) -> None:
+        """Kill oracles that still work: their time is up, and their samples are queued again."""
+        for oracle in self._working:
+            self._agent.kill(self.worker("oracle", oracle), "ended", "its label took too long")
