@@ -23,7 +23,7 @@ from pal.monitor.metrics import Snapshot
 from pal.monitor.summary import Summary
 from pal.records import Array
 from pal.runtime.campaign import Campaign
-from pal.runtime.session import Happening, Note
+from pal.runtime.happenings import Happening, Note
 from pal.settings import parse
 
 TOYS = str(Path(__file__).parent)

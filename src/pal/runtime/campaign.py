@@ -17,7 +17,8 @@ from pal.monitor.metrics import Snapshot
 from pal.monitor.summary import Summary, render
 from pal.monitor.terminal import TerminalView, View
 from pal.runtime.aftermath import conclude
-from pal.runtime.session import Happening, Note, Session
+from pal.runtime.happenings import Happening, Note
+from pal.runtime.session import Session
 from pal.settings import Settings, load, parse
 
 

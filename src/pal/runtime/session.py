@@ -9,9 +9,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from pal import __version__
 from pal.controller import events as ev
@@ -19,13 +18,13 @@ from pal.controller.manager import Manager
 from pal.errors import Failure, KernelError, LedgerError, WorkerError
 from pal.ledger import entries
 from pal.ledger.directory import RunDirectory, write_atomically
-from pal.monitor.metrics import Snapshot
 from pal.records import Sample
 from pal.runtime import messages as msg
 from pal.runtime.agent import Agent, Died, Left, News, Said, Worker
 from pal.runtime.books import Books
 from pal.runtime.carrier import Carrier
 from pal.runtime.gauges import Gauges
+from pal.runtime.happenings import Happening, Note, Outcome
 from pal.runtime.interrupts import Interrupts
 from pal.runtime.orders import Job
 from pal.runtime.placement import Placement, place, specs
@@ -36,27 +35,6 @@ from pal.runtime.worker import clear
 from pal.settings import Settings, dump
 
 TICK = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something worth a line on the screen."""
-
-    text: str
-    level: str = "info"
-
-
-Happening: TypeAlias = Snapshot | Failure | Note
-"""What a campaign tells while it runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a session ended."""
-
-    reason: str
-    failed: bool = False
-    error: BaseException | None = None
 
 
 class Session:
