@@ -13,6 +13,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import dropwhile
 from pathlib import Path
@@ -164,18 +165,22 @@ class Probe:
             ),
         )
 
-    def _model(self) -> Prediction | None:
+    def _model(self) -> Any:
         task = self.task
         contexts = [self._context(index) for index in range(task.members)]
         name = f"build {task.members} members" if task.members > 1 else "build"
         committee = self._call(name, lambda: build_committee(task.spec, contexts, task.training))
         self._load(committee)
-        if task.train_first:
-            self._train(committee)
-        prediction = self._predict(committee)
         if not task.train_first:
+            self.findings.value = self._predict(committee)
+        try:
             self._train(committee)
-        return prediction
+        except Exception:
+            # What the model predicts may tell why it cannot learn this label.
+            with suppress(Exception):
+                self.findings.value = self._predict(committee)
+            raise
+        return self._predict(committee) if task.train_first else self.findings.value
 
     def _load(self, committee: Any) -> None:
         if self.task.weights is None:
