@@ -82,8 +82,8 @@ class Slots:
         """Where a slot begins: its descriptor, followed by its payload."""
         return self._start + walker * self.stride + (self._room if feedback else 0)
 
-    def describe(self, walker: int, layout: Layout, feedback: bool, copies: int) -> None:
-        """Write a layout into a slot, after checking that `copies` such records fit.
+    def check_room(self, walker: int, layout: Layout, feedback: bool, copies: int) -> None:
+        """Check that `copies` records of a layout, and its description, fit a slot.
 
         Raises:
             SlotTooSmallError: they do not.
@@ -99,6 +99,15 @@ class Slots:
                 else f"the {what} walker {walker} has too many named arrays to describe in "
                 f"{_DESCRIPTOR} bytes ({len(text)} needed); join some of them"
             )
+
+    def describe(self, walker: int, layout: Layout, feedback: bool, copies: int) -> None:
+        """Write a layout into a slot, after checking that `copies` such records fit.
+
+        Raises:
+            SlotTooSmallError: they do not.
+        """
+        self.check_room(walker, layout, feedback, copies)
+        text = layout.to_bytes()
         where = self.offset(walker, feedback)
         self.segment.buffer[where : where + 4] = len(text).to_bytes(4, "little")
         self.segment.buffer[where + 4 : where + 4 + len(text)] = text
@@ -343,6 +352,7 @@ class ExchangeSlots:
         key = tuple((name, c.dtype.str, c.shape[1:]) for name, c in columns.items())
         if key not in self._replies:
             layout = Layout.of(mean[0])
+            self._slots.check_room(int(who[0]), layout, feedback=True, copies=2)
             self._replies[key] = (layout, *self._slots.feedback_columns(layout))
         layout, means, deviations = self._replies[key]
         other = self._header["feedback_key"][who] != layout.key
