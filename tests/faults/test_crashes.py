@@ -282,6 +282,8 @@ def test_killing_the_agent_s_whole_group_loses_no_label(
         steps = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
         killed = [count for pid, count in steps if pid == steps[0][0]]
         resumed = [count for pid, count in steps if pid != steps[0][0]]
+        if not resumed:
+            continue  # this walker was not there yet when all were killed
         # States are saved every 0.05 s, with which the slowest walker loses some 25 steps.
         if killed[-1] > 60:
             assert resumed[0] > 1, "it goes on from a saved state"
