@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from pal.errors import PalError, WorkerError
+from pal.errors import KernelError, PalError
 from pal.ledger.directory import RunDirectory
 from pal.monitor.metrics import Snapshot
 from pal.monitor.summary import Summary, render
@@ -110,7 +110,7 @@ class Campaign:
             self.summary = conclude(session)
             shutil.rmtree(directory.path / "work", ignore_errors=True)
             if outcome.failed:
-                raise WorkerError(outcome.reason)
+                raise KernelError(outcome.reason)
 
     def run(self, view: View | None = None) -> Summary:
         """Run to the end, showing progress, and return the summary.
