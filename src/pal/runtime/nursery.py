@@ -93,6 +93,8 @@ class Nursery:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._children: dict[int, int] = {}
+        self._untold = bytearray()
+        self._poller = select.poll()
         self._wakeup, writer = os.pipe()
         for fd in (self._wakeup, writer):
             os.set_blocking(fd, False)
@@ -101,15 +103,16 @@ class Nursery:
 
     def serve(self) -> None:
         """Fork, kill and report until the agent is gone; then kill all that is left."""
-        poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
-        poller.register(self._wakeup, select.POLLIN)
+        self._poller.register(self._socket, select.POLLIN)
+        self._poller.register(self._wakeup, select.POLLIN)
         try:
             while True:
-                for fd, _ in poller.poll():
+                for fd, events in self._poller.poll():
                     if fd == self._wakeup:
                         os.read(self._wakeup, 4096)
                         self._bury()
+                    elif events == select.POLLOUT:
+                        self._pass_on()
                     elif not self._obey():
                         return
         except OSError:
@@ -177,7 +180,15 @@ class Nursery:
                 self._tell({"gone": key, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
     def _tell(self, news: dict[str, int]) -> None:
-        self._socket.sendall(json.dumps(news).encode() + b"\n")
+        self._untold += json.dumps(news).encode() + b"\n"
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Tell what the agent takes now: it does not listen while it sends requests itself."""
+        with suppress(BlockingIOError):
+            del self._untold[: self._socket.send(self._untold, socket.MSG_DONTWAIT)]
+        events = select.POLLIN | (select.POLLOUT if self._untold else 0)
+        self._poller.modify(self._socket, events)
 
 
 def _kill_group(pid: int, number: int) -> None:

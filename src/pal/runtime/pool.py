@@ -79,46 +79,54 @@ class Pool:
     def step(self, walker: int, feedback: Feedback | None) -> Sample | None:
         """Move one walker. None when it asked to stop or was given up."""
         try:
-            sample = self._walkers[walker].step(feedback)
-            if type(sample) is np.ndarray or type(sample) is dict:
-                return sample
-            if sample is STOP:
-                self._reporter.stop(f"walker {walker} asked to stop")
-                return None
-            if isinstance(sample, Mapping | np.ndarray):
-                return sample
-            raise ContractError(
-                f"step returned {type(sample).__name__}; expected a numpy array, a mapping of "
-                "names to arrays, or STOP"
-            )
+            return self._move(walker, feedback)
         except Exception as error:
             self._reporter.report(self._source.failure(walker, error))
-            return self.recover(walker)
+        return self.recover(walker)
+
+    def _move(self, walker: int, feedback: Feedback | None) -> Sample | None:
+        sample = self._walkers[walker].step(feedback)
+        if type(sample) is np.ndarray or type(sample) is dict:
+            return sample
+        if sample is STOP:
+            self._reporter.stop(f"walker {walker} asked to stop")
+            return None
+        if isinstance(sample, Mapping | np.ndarray):
+            return sample
+        raise ContractError(
+            f"step returned {type(sample).__name__}; expected a numpy array, a mapping of "
+            "names to arrays, or STOP"
+        )
 
     def recover(self, walker: int) -> Sample | None:
         """Take a walker back to its last saved state and move it; None when it is given up."""
+        while self._may_go_on(walker):
+            try:
+                self._walkers[walker] = self._build(walker)
+                return self._move(walker, None)
+            except Exception as error:
+                self._reporter.report(self._source.failure(walker, error))
+        return None
+
+    def _may_go_on(self, walker: int) -> bool:
+        """Count a failure of a walker; False, and told, once there were too many."""
         recent = self._failures.setdefault(walker, deque())
         now = time.monotonic()
         recent.append(now)
         while recent[0] < now - 3600:
             recent.popleft()
-        if len(recent) > self._restarts:
-            self._reporter.report(
-                Failure(
-                    "generator",
-                    walker,
-                    "GivenUp",
-                    f"failed {len(recent)} times within an hour; restart.budget = "
-                    f"{self._restarts} allows no more",
-                )
+        if len(recent) <= self._restarts:
+            return True
+        self._reporter.report(
+            Failure(
+                "generator",
+                walker,
+                "GivenUp",
+                f"failed {len(recent)} times within an hour; restart.budget = "
+                f"{self._restarts} allows no more",
             )
-            return None
-        try:
-            self._walkers[walker] = self._build(walker)
-        except Exception as error:
-            self._reporter.report(self._source.failure(walker, error))
-            return self.recover(walker)
-        return self.step(walker, None)
+        )
+        return False
 
     def save(self) -> None:
         """Save the states of all walkers that have one."""

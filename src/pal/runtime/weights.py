@@ -41,7 +41,8 @@ def fetch(folder: Path) -> dict[int, Weights]:
     found: dict[int, Weights] = {}
     for path in sorted(folder.glob("member-*.npz")):
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # numpy leaves a damaged file open that it has opened itself.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 found[int(path.stem.removeprefix("member-"))] = dict(arrays)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise LedgerError(
