@@ -1,0 +1,189 @@
+"""Walkers of one process: they stumble, begin again where they were saved, or are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pal.errors import Failure
+from pal.records import Feedback
+from pal.roles import STOP
+from pal.runtime.pool import Pool
+
+Script = Callable[[int, int], Any]
+
+
+class Counter:
+    """Steps as a script says: called with the walker and the step, from one."""
+
+    def __init__(self, walker: int, script: Script) -> None:
+        self.walker, self.script, self.count = walker, script, 0
+        self.heard: list[Feedback | None] = []
+
+    def step(self, feedback: Feedback | None) -> Any:
+        self.count += 1
+        self.heard.append(feedback)
+        result = self.script(self.walker, self.count)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def get_state(self) -> int:
+        return self.count
+
+    def set_state(self, state: int) -> None:
+        self.count = state
+
+
+class World:
+    """Source and reporter of a pool."""
+
+    def __init__(self, script: Script, saved: dict[int, Any] | None = None) -> None:
+        self.script = script
+        self.saved = saved or {}
+        self.built: list[Counter] = []
+        self.failures: list[Failure] = []
+        self.stops: list[str] = []
+
+    def build(self, walker: int) -> Counter:
+        self.built.append(Counter(walker, self.script))
+        return self.built[-1]
+
+    def load(self, walker: int) -> Any | None:
+        return self.saved.get(walker)
+
+    def save(self, states: Mapping[int, Any]) -> None:
+        self.saved.update(states)
+
+    def failure(self, walker: int, error: BaseException) -> Failure:
+        return Failure("generator", walker, type(error).__name__, str(error))
+
+    def report(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+    def stop(self, reason: str) -> None:
+        self.stops.append(reason)
+
+
+def sample(walker: int, step: int) -> Any:
+    return np.array([walker, step])
+
+
+def make(script: Script, restarts: int = 3, saved: dict[int, Any] | None = None) -> Any:
+    world = World(script, saved)
+    return world, Pool(range(2), world, world, restarts)
+
+
+def test_walkers_move_by_themselves() -> None:
+    _, pool = make(sample)
+    assert [pool.step(0, None).tolist() for _ in range(3)] == [[0, 1], [0, 2], [0, 3]]
+    assert pool.step(1, None).tolist() == [1, 1]
+
+
+def test_feedback_reaches_the_walker() -> None:
+    world, pool = make(sample)
+    feedback = Feedback(np.zeros(1), np.zeros(1), 0.5, True, 3)
+    pool.step(0, feedback)
+    assert world.built[0].heard == [feedback]
+
+
+def test_a_walker_that_stumbles_begins_again_at_its_saved_state() -> None:
+    """It makes a first step, without feedback, and its neighbour does not notice."""
+    bad = iter([True])
+    world, pool = make(
+        lambda walker, step: (
+            ValueError("stumble")
+            if (walker, step) == (0, 5) and next(bad, False)
+            else sample(walker, step)
+        )
+    )
+    for _ in range(3):
+        pool.step(0, None)
+        pool.step(1, None)
+    pool.save()
+    pool.step(0, None)
+    assert pool.step(0, Feedback(np.zeros(1), np.zeros(1), 0.0, True, 0)).tolist() == [0, 4]
+    assert world.built[-1].heard == [None]
+    assert pool.step(1, None).tolist() == [1, 4]
+    (failure,) = world.failures
+    assert (failure.role, failure.index, failure.kind) == ("generator", 0, "ValueError")
+
+
+def test_without_a_saved_state_it_begins_from_the_start() -> None:
+    bad = iter([True])
+    _, pool = make(
+        lambda walker, step: (
+            ValueError() if step == 3 and next(bad, False) else sample(walker, step)
+        )
+    )
+    found = [pool.step(0, None).tolist() for _ in range(3)]
+    assert found == [[0, 1], [0, 2], [0, 1]]
+
+
+def test_a_new_process_takes_up_saved_states() -> None:
+    _, pool = make(sample, saved={1: 41})
+    assert pool.step(1, None).tolist() == [1, 42]
+    assert pool.step(0, None).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("restarts", [0, 3, 3000])
+def test_a_walker_that_never_moves_is_given_up(restarts: int) -> None:
+    world, pool = make(lambda walker, step: RuntimeError("cannot walk"), restarts)
+    assert pool.step(0, None) is None
+    kinds = [failure.kind for failure in world.failures]
+    assert kinds == ["RuntimeError"] * (restarts + 1) + ["GivenUp"]
+    assert f"restart.budget = {restarts}" in world.failures[-1].message
+
+
+def test_stumbles_an_hour_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    world, pool = make(lambda walker, step: ValueError() if step == 2 else sample(walker, step), 1)
+    pool.step(0, None)
+    for _ in range(5):
+        assert pool.step(0, None) is not None
+        clock[0] += 3601.0
+    assert {failure.kind for failure in world.failures} == {"ValueError"}
+
+
+def test_a_walker_that_cannot_be_built_again_is_given_up() -> None:
+    world, pool = make(lambda walker, step: ValueError("stumble"), restarts=2)
+
+    def refuse(walker: int) -> Counter:
+        raise OSError("a file is gone")
+
+    world.build = refuse
+    assert pool.step(0, None) is None
+    kinds = [failure.kind for failure in world.failures]
+    assert kinds == ["ValueError", "OSError", "OSError", "GivenUp"]
+
+
+def test_a_walker_that_asks_to_stop_has_ended() -> None:
+    world, pool = make(lambda walker, step: STOP)
+    assert pool.step(1, None) is None
+    assert world.stops == ["walker 1 asked to stop"]
+    assert not world.failures
+
+
+@pytest.mark.parametrize("result", [None, 3.0, "words", [1.0, 2.0], (np.zeros(1),)])
+def test_what_is_no_sample_is_a_failure_that_says_what_came(result: Any) -> None:
+    world, pool = make(lambda walker, step: result, restarts=0)
+    assert pool.step(0, None) is None
+    first = world.failures[0]
+    assert first.kind == "ContractError"
+    assert type(result).__name__ in first.message
+
+
+def test_walkers_without_a_state_are_not_saved() -> None:
+    class Plain:
+        def step(self, feedback: Feedback | None) -> Any:
+            return np.zeros(1)
+
+    world = World(sample)
+    world.build = lambda walker: Plain()  # type: ignore[assignment, return-value]
+    pool = Pool(range(2), world, world, 1)
+    pool.save()
+    assert not world.saved
