@@ -72,14 +72,6 @@ def read_samples(path: Path | str) -> list[dict[str, Array]]:
     return [to_sample(atoms) for atoms in _frames(path)]
 
 
-def read_labelled(path: Path | str) -> list[LabelledSample]:
-    """Read all frames of a file that holds energies and forces; they are numbered from 0."""
-    return [
-        LabelledSample(index, to_sample(atoms), to_label(atoms))
-        for index, atoms in enumerate(_frames(path))
-    ]
-
-
 def write_labelled(path: Path | str, dataset: Iterable[LabelledSample]) -> None:
     """Write samples with their labels as one extended xyz file."""
     frames = [to_atoms(item.sample, item.label) for item in dataset]

@@ -62,7 +62,9 @@ class Langevin:
         self._direct = Direct(self._run)
 
     def step(self, feedback: Feedback | None) -> Sample | Stop:
-        """Return the next geometry of the trajectory."""
+        """Return the next geometry of the trajectory; without feedback, the present one again."""
+        if feedback is None:
+            self.set_state(self._moment)
         return self._direct.step(feedback)
 
     def get_state(self) -> Any:

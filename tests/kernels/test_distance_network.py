@@ -1,0 +1,217 @@
+"""The network is a potential: what physics demands of any, and what the runtime demands."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+from toy_molecule import NUMBERS, RELAXED, batch_of, stretched
+
+from pal.errors import ContractError, NotFiniteError, ShapeError
+from pal.kernels.calculator import CommitteeCalculator
+from pal.kernels.models.distance_network import DistanceNetwork
+from pal.kernels.models.lessons import Lessons
+from pal.records import Batch, Feedback, LabelledSample
+from pal.testing.checks import check_model
+
+SMALL = {"hidden": [16, 16], "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return stretched(40)
+
+
+@pytest.fixture
+def make(context):
+    return lambda index=0, **options: DistanceNetwork(context(index), **{**SMALL, **options})
+
+
+@pytest.fixture
+def trained(make, data):
+    model = make()
+    learn(model, data, 60)
+    return model
+
+
+def learn(model, data, epochs):
+    return list(itertools.islice(model.train(data), epochs))
+
+
+def energies(model, frames):
+    return model.predict(Batch.stacked({"positions": np.asarray(frames)}))["energy"]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def test_keeps_the_contract(make, data):
+    check_model(make, data)
+
+
+def test_forces_are_the_negative_gradient(trained, data):
+    sample = data[0].sample["positions"]
+    forces = trained.predict(batch_of(data[:1]))["forces"][0]
+    step = 2e-3
+    for atom, axis in itertools.product(range(len(sample)), range(3)):
+        shift = np.zeros_like(sample)
+        shift[atom, axis] = step
+        plus, minus = energies(trained, [sample + shift, sample - shift])
+        assert -(plus - minus) / (2 * step) == pytest.approx(forces[atom, axis], abs=5e-3)
+
+
+def test_neither_place_nor_orientation_matters(trained, data):
+    positions = data[0].sample["positions"]
+    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    moved = positions @ turn + [100.0, -50.0, 7.0]
+    result = trained.predict(Batch.stacked({"positions": np.array([positions, moved])}))
+    assert result["energy"][0] == pytest.approx(result["energy"][1], abs=1e-5)
+    np.testing.assert_allclose(result["forces"][0] @ turn, result["forces"][1], atol=1e-4)
+
+
+def test_forces_and_torques_add_up_to_nothing(trained, data):
+    forces = trained.predict(batch_of(data))["forces"]
+    positions = np.array([item.sample["positions"] for item in data])
+    np.testing.assert_allclose(forces.sum(axis=1), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cross(positions, forces).sum(axis=1), 0, atol=2e-4)
+
+
+def test_dynamics_on_its_forces_conserve_energy(trained):
+    def ask(sample):
+        labels = trained.predict(Batch([sample]))
+        return Feedback({k: v[0] for k, v in labels.items()}, {}, 0.0, True, 0)
+
+    atoms = Atoms(NUMBERS, RELAXED)
+    atoms.set_momenta(np.random.default_rng(0).normal(0, 0.3, RELAXED.shape))
+    atoms.calc = CommitteeCalculator(ask)
+    dynamics = VelocityVerlet(atoms, 0.25 * units.fs)
+    kinetic, total = [], []
+    for _ in range(300):
+        dynamics.run(1)
+        kinetic.append(atoms.get_kinetic_energy())
+        total.append(atoms.get_total_energy())
+    assert np.ptp(total) < 0.02 * np.ptp(kinetic)
+
+
+def test_learns(make, data):
+    fresh = stretched(20, seed=9)
+    truth = np.array([item.label["forces"] for item in fresh])
+    model = make(hidden=[64], validation=0.0)
+    metrics = learn(model, data, 300)
+    error = np.abs(model.predict(batch_of(fresh))["forces"] - truth).mean()
+    assert metrics[-1]["loss"] < 0.1 * metrics[0]["loss"]
+    assert error < 0.25 * np.abs(truth).mean()
+
+
+def test_the_level_of_the_energy_does_not_matter(make, data):
+    lifted = [
+        LabelledSample(i.identity, i.sample, {**i.label, "energy": i.label["energy"] - 24_000.0})
+        for i in data
+    ]
+    one, other = make(), make()
+    learn(one, data, 5)
+    learn(other, lifted, 5)
+    batch = batch_of(data)
+    np.testing.assert_allclose(
+        one.predict(batch)["energy"] - 24_000.0, other.predict(batch)["energy"], atol=1e-3
+    )
+
+
+def test_a_committee_predicts_and_learns_what_its_members_do(make, data):
+    alone = [make(k, validation=0.0) for k in range(3)]
+    committee = DistanceNetwork.committee([make(k, validation=0.0) for k in range(3)])
+    for model in alone:
+        learn(model, data, 3)
+    learn(committee, [data] * 3, 3)
+    joint = committee.predict(batch_of(data))
+    assert joint["forces"].shape == (3, len(data), 5, 3)
+    for k, model in enumerate(alone):
+        single = model.predict(batch_of(data))
+        for name, array in single.items():
+            np.testing.assert_allclose(joint[name][k], array, atol=1e-3)
+
+
+def test_a_committee_may_learn_from_different_datasets(make, data):
+    committee = DistanceNetwork.committee([make(k) for k in range(2)])
+    metrics = learn(committee, [data, data[:10] * 2], 2)
+    assert len(metrics[0]) == 2
+
+
+def test_members_differ_by_their_seed_and_by_nothing_else(make, data):
+    first, second, other = make(0), make(0), make(1)
+    for model in (first, second, other):
+        learn(model, data, 4)
+    assert same(first.get_weights(), second.get_weights())
+    assert not same(first.get_weights(), other.get_weights())
+
+
+def test_weights_travel_bit_for_bit(make, trained, data):
+    committee = DistanceNetwork.committee([make(1), make(2)])
+    committee.predict(batch_of(data))
+    committee.set_weights(1, trained.get_weights())
+    assert same(committee.get_weights()[1], trained.get_weights())
+
+
+def test_weights_of_another_network_are_refused(make, trained):
+    with pytest.raises(ShapeError, match="hidden"):
+        make(hidden=[8]).set_weights(trained.get_weights())
+    with pytest.raises(ContractError, match="'mean' is missing"):
+        make().set_weights({"other": np.zeros(3)})
+
+
+def test_training_goes_on_after_an_interruption_as_if_there_was_none(make, data):
+    whole, parts = make(), make()
+    learn(whole, data, 4)
+    learn(parts, data, 2)
+    restored = make(7)
+    restored.set_state(pickle.loads(pickle.dumps(parts.get_state())))
+    learn(restored, data, 2)
+    assert same(whole.get_weights(), restored.get_weights())
+
+
+def test_a_committees_state_is_restored(make, data):
+    one, other = (DistanceNetwork.committee([make(k), make(k + 1)]) for k in (0, 5))
+    learn(one, [data] * 2, 2)
+    other.set_state(pickle.loads(pickle.dumps(one.get_state())))
+    learn(one, [data] * 2, 1)
+    learn(other, [data] * 2, 1)
+    for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        assert same(mine, theirs)
+
+
+def test_training_ends_by_itself(make, data):
+    epochs = learn(make(patience=2), data[:10], 10_000)
+    assert len(epochs) < 10_000
+    assert epochs[-1]["learning_rate"] == pytest.approx(epochs[0]["learning_rate"] / 64)
+
+
+def test_a_sample_stays_on_its_side_of_the_validation(make, data):
+    model = make(validation=0.3)
+    model.predict(batch_of(data))
+
+    few, many = Lessons([data[:20]]), Lessons([data])
+    checked_few = model._stack._divide(0, few.rows[0], few)[1]
+    checked_many = model._stack._divide(0, many.rows[0], many)[1]
+    assert set(checked_few) == {row for row in checked_many if row < 20}
+
+
+def test_another_molecule_is_refused(trained):
+    other = Batch([{"positions": np.eye(3), "numbers": np.array([1, 1, 8])}])
+    with pytest.raises(ShapeError, match="knows a molecule of 5 atoms, got one of 3"):
+        trained.predict(other)
+
+
+def test_what_it_cannot_learn_from_is_refused(make, data):
+    bare = [LabelledSample(0, data[0].sample, {"energy": data[0].label["energy"]})]
+    with pytest.raises(ContractError, match="'forces'"):
+        learn(make(), bare, 1)
+    with pytest.raises(ContractError, match="empty"):
+        learn(make(), [], 1)
+
+
+def test_divergence_is_an_error_and_no_silence(make, data):
+    with pytest.raises(NotFiniteError, match="lower learning_rate"):
+        learn(make(learning_rate=1e30), data, 50)
