@@ -10,7 +10,7 @@ from pal.records import Sample
 
 START = Path(__file__).with_name("alanine.xyz")
 METHYLS = [
-    ((7 - 1, 4, 1, 0), [0, 2, 3]),
+    ((6, 4, 1, 0), [0, 2, 3]),
     ((6, 8, 10, 11), [11, 12, 13]),
     ((14, 16, 18, 19), [19, 20, 21]),
 ]
@@ -19,7 +19,7 @@ BACKBONE = [((4, 6, 8, 14), range(9, 22)), ((6, 8, 14, 16), range(15, 22))]
 
 
 def distorted(
-    count: int = 16, turn: float = 15.0, spread: float = 0.04, seed: int = 0
+    count: int = 16, turn: float = 10.0, spread: float = 0.03, seed: int = 0
 ) -> Iterator[Sample]:
     """Yield the minima in turn.
 
