@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, overload
+from typing import Any, Final, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,10 @@ class Batch(Sequence[Sample]):
         """Make a uniform batch from arrays of shape (n, ...), without a copy."""
         batch = cls.__new__(cls)
         batch._items = None
-        batch._columns = dict(columns) if isinstance(columns, Mapping) else {BARE: columns}
+        if isinstance(columns, np.ndarray):
+            batch._columns, batch._size = {BARE: columns}, len(columns)
+            return batch
+        batch._columns = dict(columns)
         sizes = {name: len(column) for name, column in batch._columns.items()}
         if len(set(sizes.values())) != 1:
             raise ShapeError(f"the columns of a batch differ in length: {sizes}")
@@ -216,8 +219,7 @@ class Prediction:
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(NamedTuple):
     """What a walker gets back for the sample it sent.
 
     `mean` and `deviation` are the walker's own copies; `uncertainty` is the selector's scalar;

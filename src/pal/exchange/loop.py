@@ -111,15 +111,17 @@ class Exchange:
             who, samples = self._refuse(who, samples, broken)
             if not len(who):
                 return
-        prediction = self.predict(samples)
-        rejected = finite_rows(prediction.mean)
-        if rejected is None:
+        prediction, finite = self.predict(samples)
+        if finite is None:
             self._judge(who, samples, prediction)
         else:
-            self._judge_finite(who, samples, prediction, rejected)
+            self._judge_finite(who, samples, prediction, finite)
 
-    def predict(self, samples: Batch) -> Prediction:
-        """Ask the committee, outside the hot loop too (to rank the queue)."""
+    def predict(self, samples: Batch) -> tuple[Prediction, NDArray[np.bool_] | None]:
+        """Ask the committee, outside the hot loop too (to rank the queue).
+
+        Also returns which samples have a finite prediction: bool (n,), or None for all.
+        """
         meter = self.meter
         meter.begin()
         result = self.committee.predict(samples)
@@ -128,10 +130,11 @@ class Exchange:
         if self.benched:
             members = [m for index, m in enumerate(members) if index not in self.benched]
         prediction = reduce(members, self.version)
-        if len(members) > 1 and finite_rows(prediction.mean) is not None:
-            members = self._bench(members)
-            prediction = reduce(members, self.version)
-        return prediction
+        finite = finite_rows(prediction.mean)
+        if finite is not None and len(members) > 1:
+            prediction = reduce(self._bench(members), self.version)
+            finite = finite_rows(prediction.mean)
+        return prediction, finite
 
     def _bench(self, members: list[Batch]) -> list[Batch]:
         """Leave out members that are finite for no sample, while two others are."""

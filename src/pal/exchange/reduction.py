@@ -64,10 +64,9 @@ def reduce(members: Sequence[Batch], version: int = 0) -> Prediction:
 def _reduce_uniform(members: Sequence[Batch]) -> tuple[Batch, Batch]:
     columns = [batch.columns for batch in members]
     first = columns[0]
+    shapes = {name: column.shape for name, column in first.items()}
     for index, other in enumerate(columns[1:], start=1):
-        if other.keys() != first.keys() or any(
-            other[k].shape != v.shape for k, v in first.items()
-        ):
+        if {name: column.shape for name, column in other.items()} != shapes:
             raise ShapeError(
                 f"member {index} of the committee returned labels {_shapes(members[index])}, "
                 f"member 0 {_shapes(members[0])}; all must return the same names and shapes"

@@ -209,83 +209,87 @@ class HostSlots:
 
     @property
     def due(self) -> bool:
-        """Whether enough walkers wait by now for the exchange to be woken."""
-        return self._slots.due
+        """Whether the exchange should be woken now.
 
-    def receive(self) -> list[tuple[int, Feedback | None]]:
+        A host of many looks whether enough walkers wait. For a host of one, looking costs more
+        than a ring too many.
+        """
+        return len(self._living) <= 1 or self._slots.due
+
+    def receive(self) -> Sequence[tuple[int, Feedback | None]]:
         """Return (row, feedback) for each walker whose answer is there.
 
         The feedback is the walker's own copy, or None where its sample was rejected.
         """
         answered, sent = self._answered, self._sent
         rows = [row for row in self._living if answered[row] == sent[row]]
-        verdict = self._verdict
-        found: list[tuple[int, Feedback | None]] = [
-            (row, None) for row in rows if verdict[row] != OK
-        ]
-        if found:
-            rows = [row for row in rows if verdict[row] == OK]
-        by_key: dict[int, list[int]] = {}
+        if len(rows) == 1 and self._verdict[rows[0]] == OK:
+            return ((rows[0], self._reader(rows[0]).one(rows[0], self._scalars)),)
+        found: list[tuple[int, Feedback | None]] = []
+        by_reader: dict[FeedbackReader, list[int]] = {}
         for row in rows:
-            by_key.setdefault(self._key[row], []).append(row)
-        for key, members in by_key.items():
-            if key not in self._readers:
-                layout = self._slots.layout(self._first + members[0], feedback=True)
-                self._readers[key] = FeedbackReader(self._slots, layout, self._all)
-            found += self._readers[key].read(members, self._scalars)
+            if self._verdict[row] == OK:
+                by_reader.setdefault(self._reader(row), []).append(row)
+            else:
+                found.append((row, None))
+        for reader, members in by_reader.items():
+            found += reader.several(members, self._scalars)
         return found
+
+    def _reader(self, row: int) -> FeedbackReader:
+        key = self._key[row]
+        reader = self._readers.get(key)
+        if reader is None:
+            layout = self._slots.layout(self._first + row, feedback=True)
+            reader = self._readers[key] = FeedbackReader(self._slots, layout, self._all)
+        return reader
 
 
 class FeedbackReader:
     """Copies feedback of one layout out of a host's slots.
 
-    Mean and deviation of a walker lie one behind the other, so that one copy takes both. For
-    several walkers it is one copy per name, which is cheaper than one per walker.
+    Mean and deviation of a walker lie one behind the other: `pairs` views both, for each name
+    an array (walkers, 2, ...), so that one copy takes them, of one walker or of many.
     """
 
     def __init__(self, slots: Slots, layout: Layout, rows: slice) -> None:
-        self._second = _up(layout.nbytes, _ALIGN)
-        raw = slots.columns(Layout.of(np.empty(self._second + layout.nbytes, np.uint8)), True)
-        self._raw = list(raw[BARE][rows])
-        self._columns = [
-            {name: column[rows] for name, column in columns.items()}
-            for columns in slots.feedback_columns(layout)
-        ]
-        first = layout.views(slots.segment.buffer, slots.offset(0, True) + _DESCRIPTOR)
-        self._parts = [
-            (name, view.shape, view.dtype, offset)
-            for (name, view), offset in zip(first.items(), layout.offsets, strict=True)
-        ]
-        self._bare = list(first) == [BARE]
+        means, deviations = slots.feedback_columns(layout)
+        self._pairs = {name: _joined(means[name], deviations[name])[rows] for name in means}
+        self._size = rows.stop - rows.start
+        self._rows = list(self._pairs.get(BARE, ()))
 
-    def read(self, rows: list[int], scalars: Sequence[Any]) -> Iterator[tuple[int, Feedback]]:
-        """Yield each walker's own feedback."""
+    def one(self, row: int, scalars: Sequence[Any]) -> Feedback:
+        """Return one walker's feedback."""
         uncertainty, trusted, version = scalars
-        pairs = [self._one(rows[0])] if len(rows) == 1 else self._several(rows)
-        for row, (mean, deviation) in zip(rows, pairs, strict=True):
+        if self._rows:
+            mean, deviation = self._rows[row].copy()
+        else:
+            both = {name: pair[row].copy() for name, pair in self._pairs.items()}
+            mean = {name: pair[0] for name, pair in both.items()}
+            deviation = {name: pair[1] for name, pair in both.items()}
+        return Feedback(mean, deviation, uncertainty[row], trusted[row] != 0, version[row])
+
+    def several(self, rows: list[int], scalars: Sequence[Any]) -> Iterator[tuple[int, Feedback]]:
+        """Yield the feedback of several walkers, copied together."""
+        uncertainty, trusted, version = scalars
+        whole = len(rows) == self._size
+        both = {n: pair.copy() if whole else pair[rows] for n, pair in self._pairs.items()}
+        means = Batch.stacked({name: pair[:, 0] for name, pair in both.items()})
+        deviations = Batch.stacked({name: pair[:, 1] for name, pair in both.items()})
+        for row, mean, deviation in zip(rows, means, deviations, strict=True):
             yield (
                 row,
                 Feedback(mean, deviation, uncertainty[row], trusted[row] != 0, version[row]),
             )
 
-    def _one(self, row: int) -> tuple[Sample, Sample]:
-        raw = self._raw[row].copy()
-        second = self._second
-        if self._bare:
-            ((_, shape, dtype, _),) = self._parts
-            return np.ndarray(shape, dtype, raw), np.ndarray(shape, dtype, raw, second)
-        return (
-            {n: np.ndarray(shape, dtype, raw, at) for n, shape, dtype, at in self._parts},
-            {n: np.ndarray(shape, dtype, raw, second + at) for n, shape, dtype, at in self._parts},
-        )
 
-    def _several(self, rows: list[int]) -> Iterator[tuple[Sample, Sample]]:
-        whole = len(rows) == len(self._raw)
-        means, deviations = (
-            Batch.stacked({n: c.copy() if whole else c[rows] for n, c in columns.items()})
-            for columns in self._columns
-        )
-        return zip(means, deviations, strict=True)
+def _joined(first: Array, second: Array) -> Array:
+    """View two arrays (walkers, ...) of one segment as one, (walkers, 2, ...)."""
+    apart = second.__array_interface__["data"][0] - first.__array_interface__["data"][0]
+    shape, strides = first.shape, first.strides
+    return np.lib.stride_tricks.as_strided(
+        first, (shape[0], 2, *shape[1:]), (strides[0], apart, *strides[1:])
+    )
 
 
 class ExchangeSlots:

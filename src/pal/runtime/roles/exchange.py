@@ -178,7 +178,8 @@ class ExchangeDesk:
 
     def _rank(self, message: RankSamples) -> None:
         queue = Batch(list(message.samples))
-        ranking = self._selector.rank(queue, self._exchange.predict(queue))
+        prediction, _ = self._exchange.predict(queue)
+        ranking = self._selector.rank(queue, prediction)
         identities = np.asarray(message.identities)
         self._desk.channel.send(
             Ranked(
