@@ -252,14 +252,20 @@ def test_a_walker_that_ended_is_neither_waited_for_nor_answered() -> None:
 
 
 def test_the_exchange_is_woken_for_a_quorum_only() -> None:
-    road = Road(3, hosts=3)
-    assert not road.exchange.wake_for(3)
-    for walker in range(3):
-        assert not road.hosts[walker].due
-        road.send({walker: np.zeros(1)})
-    assert road.hosts[0].due
-    assert road.exchange.wake_for(3)
+    road = Road(4, hosts=2)
     assert not road.exchange.wake_for(4)
+    for walker in range(4):
+        assert not any(host.due for host in road.hosts)
+        road.send({walker: np.zeros(1)})
+    assert all(host.due for host in road.hosts)
+    assert road.exchange.wake_for(4)
+    assert not road.exchange.wake_for(5)
+
+
+def test_a_host_of_one_rings_without_looking() -> None:
+    road = Road(2, hosts=2)
+    assert not road.exchange.wake_for(2)
+    assert all(host.due for host in road.hosts)
 
 
 def test_a_host_and_an_exchange_in_two_threads_play_many_rounds() -> None:
