@@ -221,9 +221,7 @@ def main() -> None:
 
     gc.collect()
     gc.freeze()
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    sock.sendall(b'{"ready": 1}\n')
-    Nursery(sock).serve()
+    Nursery(socket.socket(fileno=int(sys.argv[1]))).serve()
 
 
 if __name__ == "__main__":

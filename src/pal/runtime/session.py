@@ -244,13 +244,17 @@ class Session:
             self._hear_death(news)
 
     def _hear_sampler(self, news: News) -> None:
+        if self._manager is not None:
+            return  # it has done its work, and may have been killed after it
         if isinstance(news, Said) and isinstance(news.message, msg.Proposal):
             self._direct(tuple(news.message.samples))
         elif isinstance(news, Died):
             self._report(news.failure)
+            if news.failure.kind == "crash" and not news.given_up:
+                return  # it starts again
             error = WorkerError(f"the initial samples could not be made: {news.failure.message}")
             self._end(Outcome(str(error), True, error))
-        elif isinstance(news, Left) and self._manager is None:
+        elif isinstance(news, Left):
             self._direct(())
 
     def _hear_message(self, worker: Worker, message: Any) -> None:
