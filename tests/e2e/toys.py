@@ -407,3 +407,11 @@ def grid(count: int = 6) -> Iterator[Array]:
     """Yield initial samples."""
     for index in range(count):
         yield np.array([index / count, -index / count])
+
+
+def fragile_grid(flag: str, count: int = 6) -> Iterator[Array]:
+    """Yield initial samples; the first process that does is killed half-way."""
+    for index, sample in enumerate(grid(count)):
+        if index == count // 2 and first_time(flag):
+            suicide()
+        yield sample

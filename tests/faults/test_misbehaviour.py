@@ -234,6 +234,17 @@ def test_what_fails_time_and_again_ends_the_campaign(
         assert name in session.reason
 
 
+def test_initial_samples_are_made_again_after_a_crash(folder: Path, tmp_path: Path) -> None:
+    options = {"count": 6, "flag": str(tmp_path / "once")}
+    done = run(
+        folder, initial={"kernel": "toys:fragile_grid", "options": options}, stop={"labels": 15}
+    )
+    (failure,) = done.failures
+    assert failure.kind == "crash"
+    with Ledger.open_readonly(folder) as ledger:
+        assert sum(row.candidate.walker < 0 for row in ledger.states()) == 6
+
+
 @pytest.mark.parametrize("role", ["generator", "model", "oracle", "selector"])
 def test_a_kernel_that_cannot_be_imported_ends_the_campaign_at_once(
     folder: Path, role: str

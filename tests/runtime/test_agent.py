@@ -63,8 +63,10 @@ class House:
         wanted = times or len(self.workers)
         self.until(lambda: len(self.said(Ready)) >= wanted, f"{wanted} workers are ready")
 
-    def ask(self, worker: Worker, number: int = 0) -> None:
-        self.agent.send(worker, LabelTask(number, np.array([2.0, 3.0]), 1))
+    def ask(self, worker: Worker, number: int | None = None) -> None:
+        """Ask for a label; the same sample is never with two workers."""
+        task = worker.job.index if number is None else number
+        self.agent.send(worker, LabelTask(task, np.array([2.0, 3.0]), 1))
 
     def close(self, patience: float = 10.0) -> list[News]:
         found = self.agent.close(patience)
@@ -271,7 +273,6 @@ def test_a_nursery_ends_when_its_agent_hangs_up(
     nursery: tuple[socket.socket, subprocess.Popen[bytes]],
 ) -> None:
     here, process = nursery
-    here.recv(100)
     here.close()
     assert process.wait(10) == 0
 
