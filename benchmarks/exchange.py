@@ -25,7 +25,7 @@ from pal.testing.bench import CASES, PLACES, Case, campaign, floor, machine, rou
 from pal.testing.noop import Constant, Content, Sleeper, Still
 
 REPEATS = 3
-SECONDS = 5.0
+SECONDS = 4.0
 PAPER = CASES[1]
 
 
@@ -83,7 +83,7 @@ def inference() -> None:
     print("|---|---|---|---|")
     for milliseconds, name, goal in wanted:
         settings = campaign(PAPER, PLACES[name], inference=milliseconds / 1e3 / PAPER.members)
-        share = repeated(lambda settings=settings: fraction(run(12.0, **settings)))
+        share = repeated(lambda settings=settings: fraction(run(10.0, **settings)))
         print(f"| {milliseconds} ms | {name} | {share:.1%} | {goal:.0%} |", flush=True)
 
 
@@ -102,7 +102,7 @@ def labelling() -> None:
         "oracle": {"kernel": Sleeper, "workers": 4, "options": {"seconds": 0.2}},
         "selector": {"kernel": Content, "options": {"wanted": 1}},
     }
-    pairs = [(rate(run(12.0, **busy)), rate(run(12.0, **settings))) for _ in range(REPEATS)]
+    pairs = [(rate(run(8.0, **busy)), rate(run(8.0, **settings))) for _ in range(REPEATS)]
     ratio = statistics.median(with_ / without for with_, without in pairs)
     print("| 5 ms inference, 89 walkers in two hosts | rounds per second |\n|---|---|")
     print(f"| walkers and committee alone | {statistics.median(b for _, b in pairs):.1f} |")
@@ -116,7 +116,7 @@ def straggler() -> None:
     def others(slow: int) -> float:
         settings = campaign(PAPER, PLACES["a process per walker"])
         settings["generator"]["options"] |= {"delay": 0.02, "slow": slow}
-        seen = run(14.0, exchange={"batching": "ready"}, **settings)
+        seen = run(12.0, exchange={"batching": "ready"}, **settings)
         first, last = seen[0], seen[-1]
         samples = (last.samples - first.samples) / (last.time - first.time)
         return samples / (PAPER.walkers - (1 if slow >= 0 else 0))

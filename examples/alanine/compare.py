@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -33,15 +34,17 @@ def evaluations(directory: Path) -> list[Evaluation]:
     ]
 
 
-def run(name: str, seed: int, folder: Path, console: Console) -> CampaignData:
+def run(name: str, seed: int, labels: int | None, folder: Path, console: Console) -> CampaignData:
     """Run one campaign and return its learning curve."""
     directory = folder / f"{name}-{seed}"
-    overrides = {
+    overrides: dict[str, Any] = {
         "name": f"alanine dipeptide, {name} selection, seed {seed}",
         "selector.kernel": SELECTORS[name],
         "seed": seed,
         "directory": str(directory.resolve()),
     }
+    if labels is not None:
+        overrides["stop.labels"] = labels
     console.rule(overrides["name"])
     Campaign.from_file(HERE / "pal.toml", fresh=True, overrides=overrides).run()
     return CampaignData(name, evaluations(directory), seed)
@@ -51,12 +54,15 @@ def main() -> None:
     """Run all campaigns and compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1, help="campaigns of each kind")
+    parser.add_argument("--labels", type=int, help="labels each may spend; default: as pal.toml")
     parser.add_argument("--folder", type=Path, default=HERE / "run-compare")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     console = Console()
     done = [
-        run(name, seed, given.folder, console) for seed in range(given.seeds) for name in SELECTORS
+        run(name, seed, given.labels, given.folder, console)
+        for seed in range(given.seeds)
+        for name in SELECTORS
     ]
     page = write_comparison(
         given.folder / "report.html",

@@ -79,7 +79,8 @@ def snapshots(seconds: float, directory: str, **settings: Any) -> list[Snapshot]
         "exchange": {"batching": "all"},
         **settings,
     }
-    campaign = Campaign(directory=directory, fresh=True, stop={"after": seconds}, **merged)
+    stop = {"after": seconds, "final_training": 0}
+    campaign = Campaign(directory=directory, fresh=True, stop=stop, **merged)
     seen = [news for news in campaign if isinstance(news, Snapshot)]
     moving = [s for s in seen if s.phase in ("running", "exploring") and s.rounds]
     return moving[1:]
