@@ -25,7 +25,7 @@ from pal.testing.bench import machine
 from pal.testing.noop import Constant, Content, Sleeper, Still
 
 EPOCHS = 20
-REPEATS = 1
+REPEATS = 3
 
 
 @dataclass(frozen=True)
