@@ -159,14 +159,23 @@ class ExchangeDesk:
     def _obey(self, message: Any) -> None:
         if isinstance(message, Grant):
             self._manager.granted = message.total
+            self._go_on()
         elif isinstance(message, SetExploring):
             self._exploring = message.on
-            if message.on:
-                self._exchange.go_on()
+            self._go_on()
         elif isinstance(message, NewWeights):
             self._install(message)
         elif isinstance(message, RankSamples):
             self._rank(message)
+
+    def _go_on(self) -> None:
+        """Answer walkers that were held, once they may move and propose something again.
+
+        The two messages that say so come one after the other: a round in between would hold the
+        walkers anew, for a grant that has been there since.
+        """
+        if self._exploring and self._manager.free():
+            self._exchange.go_on()
 
     def _install(self, new: NewWeights) -> None:
         if self._local is not None:
