@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -465,6 +467,16 @@ def test_a_loop_that_is_left_early_ends_the_workers(folder: Path) -> None:
     for number, _ in enumerate(campaign(folder)):
         if number == 2:
             break
+
+
+def test_a_campaign_in_a_thread_leaves_signals_alone(folder: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done: list[Any] = []
+    thread = threading.Thread(target=lambda: done.append(run(folder, stop=LABELS)))
+    thread.start()
+    thread.join()
+    assert done[0].summary.labels == 25
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_program_asks_for_the_end(folder: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,51 @@ def test_the_nursery_may_be_killed(folder: Path) -> None:
         "oracle",
         "training",
     }
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {
+            "model": {"members": 4, "predictors": 2, "trainers": 2},
+            "generator": {"walkers": 5, "hosts": 2},
+        },
+        {
+            "generator": {"placement": "committee"},
+            "selector": {"options": {"threshold": -1.0}, "rerank": True},
+        },
+        {"exchange": {"batching": "all"}, "mode": "serial", "training": {"retrain_size": 4}},
+    ],
+)
+def test_a_storm_of_kills(folder: Path, sections: dict[str, Any]) -> None:
+    """Any worker and now and then the nursery, fifteen times, each time after two more labels."""
+    chance = random.Random(5)
+
+    def deed() -> None:
+        for number in range(15):
+            at = number_of_labels(folder)
+            eventually(lambda at=at: number_of_labels(folder) >= at + 2, f"labels after {number}")  # type: ignore[misc]
+            living = sorted(processes_of(folder))
+            victim = nursery() if number in (4, 9) else chance.choice(living or [nursery()])
+            with suppress(ProcessLookupError):
+                kill(victim)
+        at = number_of_labels(folder)
+        eventually(lambda: number_of_labels(folder) >= at + 10, "labels after the storm")
+        stop(folder)
+
+    defaults = {"selector": {"options": {"threshold": -1.0}}}
+    with meanwhile(deed):
+        run(
+            folder,
+            **{
+                **defaults,
+                **sections,
+                "oracle": {"kernel": "toys:Slow", "options": {"seconds": 0.005}, "workers": 2},
+                "restart": {"budget": 100, "delay": 0.001},
+                "stop": {"after": 60},
+            },
+        )
+    check_labels(folder)
 
 
 def helper_of(oracle: int) -> int:
