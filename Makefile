@@ -1,6 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MACE := $(VENV)-mace/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+# The tests that MACE's environment runs.
+MACE_TESTS := tests/kernels/test_mace.py
 
 .PHONY: help setup demo demo-compare test test-slow check format clean
 
@@ -11,36 +15,50 @@ help:
 	@echo "make test-slow     run the tests that take minutes, too"
 	@echo "make check         format, lint, types, import rules"
 
-setup: $(BIN)/.ready
+setup: $(BIN)/.demo
 
-$(BIN)/.ready: pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "PAL needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+
+$(BIN)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) '.[demo]'
 	@touch $@
 
-demo: setup
+$(BIN)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) '.[dev]'
+	@touch $@
+
+# MACE and NequIP ask for different versions of one library, so MACE is tested on its own.
+$(MACE)/.ready: $(BIN)/.dev
+	$(PYTHON) -m venv $(VENV)-mace
+	$(VENV)-mace/bin/python -m pip install --quiet -c constraints.txt -e '.[xtb,mace,test]'
+	@touch $@
+
+demo: $(BIN)/.demo
 	$(BIN)/pal run --fresh examples/alanine/pal.toml
 
-demo-compare: setup
+demo-compare: $(BIN)/.demo
 	$(BIN)/python examples/alanine/compare.py
 
-test: setup
+test: $(BIN)/.dev $(MACE)/.ready
 	$(BIN)/python -m pytest -m 'not slow'
+	$(MACE)/python -m pytest -m 'not slow' $(MACE_TESTS)
 
-test-slow: setup
+test-slow: $(BIN)/.dev $(MACE)/.ready
 	$(BIN)/python -m pytest
+	$(MACE)/python -m pytest $(MACE_TESTS)
 
-check: setup
+check: $(BIN)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: setup
+format: $(BIN)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV)-mace runs

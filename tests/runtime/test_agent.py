@@ -16,8 +16,8 @@ import psutil
 import pytest
 from rig import TOYS, eventually, kill, processes_of
 
+from pal.building import KernelSpec
 from pal.runtime.agent import Agent, Died, Left, News, Said, Worker
-from pal.runtime.kernels import KernelSpec
 from pal.runtime.messages import LabelDone, LabelTask, Ready
 from pal.runtime.nursery import Birth, Kill, send_request
 from pal.runtime.orders import Job

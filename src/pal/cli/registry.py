@@ -10,7 +10,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from pal.runtime.kernels import METHODS
+from pal.building import METHODS
 
 
 @dataclass(frozen=True, slots=True)

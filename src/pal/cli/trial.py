@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pal.building import KernelSpec
 from pal.cli.probe import FINDINGS, TASK, Findings, Task
 from pal.errors import Failure, KernelError, PalError, SettingsError
 from pal.ledger.export import read_labelled
 from pal.records import Label, Sample, named
-from pal.runtime.kernels import KernelSpec
 from pal.runtime.worker import MPI_PREFIXES, THREAD_VARIABLES
 from pal.settings import Kernel, Settings
 

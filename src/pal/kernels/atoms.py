@@ -1,23 +1,27 @@
 """ASE `Atoms` and PAL's named arrays, both ways.
 
 The names: `positions` (atoms, 3) in Å, `numbers` (atoms,) nuclear charges, `charge` () total
-charge in e; for periodic systems `cell` (3, 3) in Å and `pbc` (3,). Labels: `energy` () in eV,
-`forces` (atoms, 3) in eV/Å.
+charge in e, `spin` () number of unpaired electrons; for periodic systems `cell` (3, 3) in Å and
+`pbc` (3,). Labels: `energy` () in eV, `forces` (atoms, 3) in eV/Å; of several electronic states
+`energies` (states,) in eV, lowest first, and `state_forces` (states, atoms, 3) in eV/Å.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from pal.errors import ContractError
+from pal.errors import ContractError, KernelImportError
 from pal.records import Array, Label, LabelledSample, Sample
+
+SCALARS: Final = ("charge", "spin")
+"""What a sample may say of its electrons; `Atoms.info` holds the same."""
 
 
 def to_sample(atoms: Atoms) -> dict[str, Array]:
@@ -26,8 +30,9 @@ def to_sample(atoms: Atoms) -> dict[str, Array]:
         "positions": np.array(atoms.positions, dtype=float),
         "numbers": np.array(atoms.numbers, dtype=np.int64),
     }
-    if "charge" in atoms.info:
-        sample["charge"] = np.asarray(atoms.info["charge"], dtype=float)
+    for name in SCALARS:
+        if name in atoms.info:
+            sample[name] = np.asarray(atoms.info[name], dtype=float)
     if atoms.pbc.any():
         sample["cell"] = np.array(atoms.cell, dtype=float)
         sample["pbc"] = np.array(atoms.pbc, dtype=bool)
@@ -55,8 +60,9 @@ def to_atoms(sample: Sample, label: Label | None = None) -> Atoms:
         cell=arrays.get("cell"),
         pbc=arrays.get("pbc"),
     )
-    if "charge" in arrays:
-        atoms.info["charge"] = float(arrays["charge"])
+    for name in SCALARS:
+        if name in arrays:
+            atoms.info[name] = float(arrays[name])
     if isinstance(label, Mapping):
         results: dict[str, Any] = {}
         if "energy" in label:
@@ -70,6 +76,24 @@ def to_atoms(sample: Sample, label: Label | None = None) -> Atoms:
 def read_samples(path: Path | str) -> list[dict[str, Array]]:
     """Read all frames of a file that ASE can read."""
     return [to_sample(atoms) for atoms in _frames(path)]
+
+
+def starts(path: Path | str, kernel: str) -> list[dict[str, Array]]:
+    """Read the geometries that walkers begin with: all frames of the option `start`.
+
+    Raises:
+        KernelImportError: naming `kernel` and the file, which cannot be read or holds none.
+    """
+    try:
+        geometries = read_samples(path)
+    except OSError as error:
+        raise KernelImportError(
+            f"{kernel}: cannot read start = '{path}': {error.strerror}; name a file with one "
+            "or more geometries, such as extended xyz"
+        ) from error
+    if not geometries:
+        raise KernelImportError(f"{kernel}: start = '{path}' holds no geometry")
+    return geometries
 
 
 def write_labelled(path: Path | str, dataset: Iterable[LabelledSample]) -> None:

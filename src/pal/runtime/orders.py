@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pal.building import KernelSpec
 from pal.exchange.batching import Batching
-from pal.runtime.kernels import KernelSpec
 
 Role = Literal["exchange", "predictor", "generator", "oracle", "trainer", "sampler", "evaluator"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pal.building import KernelSpec
 from pal.exchange.batching import All, Batching, Ready
-from pal.runtime.kernels import KernelSpec
 from pal.runtime.orders import Job
 from pal.settings import Settings
 

@@ -10,10 +10,10 @@ import numpy as np
 from ase import units
 from ase.md.langevin import Langevin as Dynamics
 
-from pal.errors import KernelImportError
-from pal.kernels.atoms import read_samples, to_atoms
+from pal.kernels.atoms import starts, to_atoms
 from pal.kernels.calculator import CommitteeCalculator
 from pal.kernels.direct import Ask, Direct
+from pal.kernels.generators.caution import Caution
 from pal.records import Array, Feedback, Sample
 from pal.roles import Context, Stop
 
@@ -21,17 +21,15 @@ from pal.roles import Context, Stop
 class Langevin:
     """Walker: Langevin dynamics (Vanden-Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006)).
 
-    Where the committee is not trusted, the walker goes on for `patience` steps; these are the
-    samples worth a label. Then, or at once when a force exceeds `max_force`, it goes back to its
-    last trusted geometry, or, without a trusted step since the last time, to its start, with
-    fresh velocities.
+    What it does where the committee is not trusted is told by
+    `pal.kernels.generators.caution.Caution`; whenever it goes back, it gets fresh velocities.
 
     Options:
         start: file of one or more geometries; walker k begins at geometry k, modulo their number.
         temperatures_K: in kelvin; walker k has temperature k, modulo their number.
         timestep_fs, friction_per_ps: of the dynamics.
-        patience: untrusted steps in a row.
-        max_force: in eV/Å, largest component of the mean forces.
+        patience: untrusted steps in a row before it goes back.
+        max_force: in eV/Å, component of the mean forces that sends it back at once.
     """
 
     def __init__(
@@ -45,18 +43,15 @@ class Langevin:
         patience: int = 20,
         max_force: float = 30.0,
     ) -> None:
-        geometries = _geometries(start)
+        geometries = starts(start, "langevin")
         self._home = to_atoms(geometries[context.index % len(geometries)])
         self._temperature_K = float(temperatures_K[context.index % len(temperatures_K)])
         self._timestep = timestep_fs * units.fs
         self._friction = friction_per_ps / (1000.0 * units.fs)
-        self._patience = patience
-        self._max_force = max_force
         self._rng = np.random.default_rng(context.seed)
         self._atoms = self._home.copy()
         self._forces: Array | None = None
-        self._refuge: Array | None = None
-        self._untrusted = 0
+        self._caution = Caution(self._home.positions, patience=patience, max_force=max_force)
         self._thermalise()
         self._moment = self._look()
         self._direct = Direct(self._run)
@@ -78,8 +73,7 @@ class Langevin:
         self._atoms.positions[:] = state["positions"]
         self._atoms.set_momenta(state["momenta"])
         self._forces = state["forces"]
-        self._refuge = state["refuge"]
-        self._untrusted = state["untrusted"]
+        self._caution.set_state(state["caution"])
         self._rng.bit_generator.state = state["random"]
 
     def _run(self, ask: Ask) -> None:
@@ -99,26 +93,13 @@ class Langevin:
             self._moment = self._look()
             self._forces = dynamics.step(self._forces)
             assert calculator.feedback is not None
-            self._heed(calculator.feedback)
-
-    def _heed(self, feedback: Feedback) -> None:
-        assert self._forces is not None
-        if np.abs(self._forces).max() > self._max_force:
-            self._go_back()
-        elif feedback.trusted:
-            self._untrusted = 0
-            self._refuge = self._atoms.get_positions()
-        else:
-            self._untrusted += 1
-            if self._untrusted >= self._patience:
-                self._go_back()
-
-    def _go_back(self) -> None:
-        refuge, self._refuge = self._refuge, None
-        self._untrusted = 0
-        self._forces = None
-        self._atoms.positions[:] = self._home.positions if refuge is None else refuge
-        self._thermalise()
+            back = self._caution.heed(
+                calculator.feedback, self._forces, self._atoms.get_positions()
+            )
+            if back is not None:
+                self._forces = None
+                self._atoms.positions[:] = back
+                self._thermalise()
 
     def _thermalise(self) -> None:
         """Draw momenta from the Maxwell-Boltzmann distribution."""
@@ -130,20 +111,6 @@ class Langevin:
             "positions": self._atoms.get_positions(),
             "momenta": self._atoms.get_momenta(),
             "forces": self._forces,
-            "refuge": self._refuge,
-            "untrusted": self._untrusted,
+            "caution": self._caution.get_state(),
             "random": self._rng.bit_generator.state,
         }
-
-
-def _geometries(start: Path | str) -> list[dict[str, Array]]:
-    try:
-        geometries = read_samples(start)
-    except OSError as error:
-        raise KernelImportError(
-            f"langevin: cannot read start = '{start}': {error.strerror}; name a file with one "
-            "or more geometries, such as extended xyz"
-        ) from error
-    if not geometries:
-        raise KernelImportError(f"langevin: start = '{start}' holds no geometry")
-    return geometries

@@ -9,6 +9,7 @@ from tblite.interface import Calculator
 
 from pal.errors import LabelFailure
 from pal.kernels.atoms import to_atoms
+from pal.kernels.oracles.sanity import sane
 from pal.records import Array, Label, Sample
 
 
@@ -44,15 +45,8 @@ class Xtb:
         atoms = to_atoms(sample)
         charge = float(atoms.info.get("charge", self._charge))
         energy, forces = self._single_point(atoms.numbers, atoms.positions, charge)
-        if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise LabelFailure(f"{self._method} gave an energy or force that is not finite")
-        largest = float(np.abs(forces).max(initial=0.0))
-        if largest > self._max_force:
-            raise LabelFailure(
-                f"{self._method}: largest force {largest:.1f} eV/Å; expected at most "
-                f"{self._max_force:g} (oracle option max_force)"
-            )
-        return {"energy": np.asarray(energy), "forces": forces}
+        label = {"energy": np.asarray(energy), "forces": forces}
+        return sane(label, self._max_force, self._method)
 
     def _single_point(
         self, numbers: Array, positions: Array, charge: float

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pal.building import build_committee
 from pal.errors import SettingsError
 from pal.exchange.reduction import as_members, reduce
 from pal.ledger.export import read_labelled
 from pal.monitor.metrics import Evaluation
 from pal.records import Array, Batch, LabelledSample, Prediction, named
 from pal.roles import Committee, Selector
-from pal.runtime.kernels import build_committee
 from pal.runtime.messages import Evaluated
 from pal.runtime.weights import facts, fetch
 from pal.runtime.worker import Desktop

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from pal.building import build_committee
 from pal.errors import Failure
 from pal.exchange.loop import Exchange, Predicts
 from pal.exchange.walkers import LocalWalkers, SharedWalkers, Walkers
 from pal.records import Array, Batch, Sample
 from pal.roles import Committee, Selector
-from pal.runtime.kernels import build_committee
 from pal.runtime.messages import (
     Failed,
     Grant,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pal.building import build_committee
 from pal.exchange.reduction import as_members
 from pal.records import Batch, Sample, named
-from pal.runtime.kernels import build_committee
 from pal.runtime.messages import Installed, NewWeights, Shutdown
 from pal.runtime.worker import Desktop
 from pal.transport.doorbell import Doorbell

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from pal.building import build_committee
 from pal.errors import NotFiniteError
 from pal.records import Dataset, LabelledSample, Metrics, Weights
 from pal.roles import Committee
-from pal.runtime.kernels import build_committee
 from pal.runtime.messages import (
     EndRound,
     Epoch,

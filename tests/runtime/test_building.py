@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from rig import TOYS
 
+from pal.building import KernelSpec, Members, build_committee
 from pal.errors import ContractError, KernelImportError
 from pal.roles import Context
-from pal.runtime.kernels import KernelSpec, Members, build_committee
 
 CONTEXT = Context("oracle", 0, 1, 5, Path("."))
 

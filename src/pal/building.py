@@ -22,6 +22,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "model": ("predict",),
     "oracle": ("label",),
     "selector": ("select",),
+    "initial": ("__iter__",),
 }
 TRAINING_METHODS = ("train", "get_weights", "set_weights")
 
@@ -96,8 +97,7 @@ class KernelSpec:
         missing = [m for m in METHODS.get(self.role, ()) if not callable(getattr(value, m, None))]
         if missing:
             raise ContractError(
-                f"{self.role} {self.target} has no method {', '.join(missing)}; "
-                f"see pal.roles.{self.role.capitalize()}"
+                f"{self.role} {self.target} has no method {', '.join(missing)}; see pal.roles"
             )
         return value
 
@@ -112,6 +112,31 @@ class KernelSpec:
                 f"{self.role} {self.target} cannot be built with options "
                 f"{dict(self.options)}: {type(error).__name__}: {error}"
             ) from error
+
+
+def nested(role: str, table: Any, context: Context, place: str) -> Any:
+    """Build a kernel that is an option of another: a name, or a table like a settings' section.
+
+    `table` is "name", or {"kernel": "name", "options": {...}}; Python objects do as kernels, too.
+    `place` names the option in errors, e.g. "pipeline: stages[1]".
+
+    Raises:
+        ContractError: the table has other keys; the kernel lacks a method of its role.
+        KernelImportError: it cannot be imported or built.
+    """
+    return nested_spec(role, table, place).build(context)
+
+
+def nested_spec(role: str, table: Any, place: str) -> KernelSpec:
+    """Return the spec that `nested` builds."""
+    if not isinstance(table, Mapping):
+        return KernelSpec.of(role, table, {})
+    if "kernel" not in table or not table.keys() <= {"kernel", "options"}:
+        raise ContractError(
+            f"{place}: expected a kernel's name or {{ kernel = ..., options = {{...}} }}; "
+            f"got the keys {sorted(table)}"
+        )
+    return KernelSpec.of(role, table["kernel"], table.get("options", {}))
 
 
 def registered(role: str, name: str) -> str:
