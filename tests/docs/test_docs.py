@@ -37,3 +37,11 @@ def test_links_between_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_kernel_pages_are_made_from_the_kernels() -> None:
+    made = runpy.run_path(str(ROOT / "docs/reference/make_kernels.py"))["pages"]()
+    folder = ROOT / "docs/reference/kernels"
+    assert {path.name: path.read_text() for path in folder.glob("*.md")} == made, (
+        "run: python docs/reference/make_kernels.py"
+    )

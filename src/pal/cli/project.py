@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pal.errors import PalError, SettingsError
+
+if TYPE_CHECKING:
+    from pal.catalogue import Registered
 
 
 class Template(StrEnum):
@@ -72,18 +76,54 @@ def schema(
         write_atomically(output, f"{text}\n".encode())
 
 
-def kernels() -> None:
+def kernels(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Tell all of this kernel: options, example.")
+    ] = "",
+) -> None:
     """List the kernels that have short names, and what to install for those that need more."""
-    from pal.cli.registry import registered_kernels
+    from pal.catalogue import find, registered_kernels
 
+    console = Console()
+    if name:
+        for kernel in find(name):
+            _describe(kernel, console)
+        return
+    found = registered_kernels()
+    width = max(len(kernel.name) for kernel in found)
+    for role, group in itertools.groupby(found, key=lambda kernel: kernel.role):
+        console.print(Text(f"{_PLURALS[role]}", style="bold"))
+        for kernel in group:
+            state = Text(kernel.fix or "installed", style="yellow" if kernel.fix else "green")
+            line = Text.assemble(f"  {kernel.name:{width}}  ", kernel.described.summary, "  ")
+            console.print(line + state, soft_wrap=True, highlight=False)
+
+
+_PLURALS = {
+    "generator": "Generators: explore",
+    "model": "Models: predict and learn",
+    "oracle": "Oracles: label",
+    "selector": "Selectors: choose what is labelled",
+    "initial": "Initial: make the first samples (initial.kernel)",
+}
+
+
+def _describe(kernel: Registered, console: Console) -> None:
+    """Print one kernel's page."""
+    described = kernel.described
+    state = Text(kernel.fix or "installed", style="yellow" if kernel.fix else "green")
+    title = Text.assemble((kernel.name, "bold"), f" ({kernel.role}, {kernel.target})  ", state)
+    console.print(title, soft_wrap=True)
+    console.print(Text(f"\n{described.summary}\n\n{described.text}\n"))
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("Role", "Name", "Class", ""):
-        table.add_column(heading)
-    for kernel in registered_kernels():
-        ready = Text("installed", style="green")
-        remark = Text(kernel.fix, style="yellow") if kernel.fix else ready
-        table.add_row(Text(kernel.role), Text(kernel.name), Text(kernel.target), remark)
-    Console().print(table)
+    table.add_column("Option", no_wrap=True)
+    for heading in ("Type", "Default", "Meaning"):
+        table.add_column(heading, overflow="fold")
+    for option in described.options:
+        table.add_row(option.name, Text(option.kind), Text(option.default), Text(option.meaning))
+    console.print(table)
+    if described.example:
+        console.print(Text(f"\n{described.example}\n"))
 
 
 def bench(context: typer.Context) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pal.building import KernelSpec
+from pal.building import METHODS, KernelSpec
+from pal.catalogue import check_options
 from pal.exchange.batching import All, Batching, Ready
 from pal.runtime.orders import Job
 from pal.settings import Settings
@@ -66,20 +67,18 @@ def available_cores() -> list[int]:
 
 
 def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
-    """Return how each role's kernel is built."""
-    found = {
-        role: KernelSpec.of(role, section.kernel, section.options, paths)
-        for role, section in (
-            ("generator", settings.generator),
-            ("model", settings.model),
-            ("oracle", settings.oracle),
-            ("selector", settings.selector),
-        )
-    }
-    if settings.initial.kernel is not None:
-        found["initial"] = KernelSpec.of(
-            "initial", settings.initial.kernel, settings.initial.options, paths
-        )
+    """Return how each role's kernel is built.
+
+    Raises:
+        SettingsError: a kernel with a short name does not know an option, or not such a value.
+        KernelImportError: there is no such short name.
+    """
+    found = {}
+    for role in METHODS:
+        section = getattr(settings, role)
+        if section.kernel is not None:
+            check_options(role, section.kernel, section.options)
+            found[role] = KernelSpec.of(role, section.kernel, section.options, paths)
     return found
 
 
