@@ -218,6 +218,13 @@ class Prediction:
     deviation: Batch
     version: int = 0
 
+    def take(self, indices: Sequence[int] | Array) -> Prediction:
+        """Return the prediction for the samples at these indices, in this order."""
+        members = [member.take(indices) for member in self.members]
+        return Prediction(
+            members, self.mean.take(indices), self.deviation.take(indices), self.version
+        )
+
 
 class Feedback(NamedTuple):
     """What a walker gets back for the sample it sent.
@@ -232,6 +239,74 @@ class Feedback(NamedTuple):
     uncertainty: float
     trusted: bool
     version: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feedbacks(Sequence[Feedback]):
+    """What n walkers get back, as arrays; a sequence of each one's `Feedback`, too.
+
+    `mean` and `deviation` hold n labels, `uncertainty` is a float array (n,), `trusted` a bool
+    array (n,), and `version` is the same for all.
+    """
+
+    mean: Batch
+    deviation: Batch
+    uncertainty: Array
+    trusted: NDArray[np.bool_]
+    version: int
+
+    @classmethod
+    def of(cls, feedback: Sequence[Feedback]) -> Feedbacks:
+        """Join what walkers got back from one batch."""
+        if isinstance(feedback, Feedbacks):
+            return feedback
+        return cls(
+            Batch([item.mean for item in feedback]),
+            Batch([item.deviation for item in feedback]),
+            np.array([item.uncertainty for item in feedback], float),
+            np.array([item.trusted for item in feedback], bool),
+            feedback[0].version if feedback else 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @overload
+    def __getitem__(self, key: int) -> Feedback: ...
+    @overload
+    def __getitem__(self, key: slice) -> Feedbacks: ...
+    def __getitem__(self, key: int | slice) -> Feedback | Feedbacks:
+        if isinstance(key, slice):
+            return self.take(range(*key.indices(len(self))))
+        return Feedback(
+            self.mean[key],
+            self.deviation[key],
+            float(self.uncertainty[key]),
+            bool(self.trusted[key]),
+            self.version,
+        )
+
+    def __iter__(self) -> Iterator[Feedback]:
+        version = self.version
+        for mean, deviation, uncertainty, trusted in zip(
+            self.mean,
+            self.deviation,
+            self.uncertainty.tolist(),
+            self.trusted.tolist(),
+            strict=True,
+        ):
+            yield Feedback(mean, deviation, uncertainty, trusted, version)
+
+    def take(self, indices: Sequence[int] | Array) -> Feedbacks:
+        """Return the feedback of these walkers, in this order."""
+        chosen = np.asarray(indices, dtype=np.intp)
+        return Feedbacks(
+            self.mean.take(chosen),
+            self.deviation.take(chosen),
+            self.uncertainty[chosen],
+            self.trusted[chosen],
+            self.version,
+        )
 
 
 @dataclass(frozen=True, slots=True)

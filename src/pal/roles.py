@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pal.records import (
     Batch,
     Dataset,
     Feedback,
+    Feedbacks,
     Label,
     Metrics,
     Prediction,
@@ -61,6 +65,39 @@ class Generator(Protocol):
 
     def step(self, feedback: Feedback | None) -> Sample | Stop:
         """Make one move and return the next sample; `feedback` is None on the first call."""
+        ...
+
+
+@runtime_checkable
+class Ensemble(Protocol):
+    """Several walkers of one process, moved in one call.
+
+    A generator class that can do so offers it by a classmethod `ensemble(walkers) -> Ensemble`.
+    It takes over walkers that have made no step yet (but may have had `set_state`), which are
+    not used any more, and knows them by their rows: places in that sequence. Its walkers have
+    states. Without one, PAL moves the walkers one after the other.
+    """
+
+    def step(
+        self, rows: NDArray[np.intp], feedback: Feedbacks | None
+    ) -> Batch | Sequence[Sample | Stop]:
+        """Move the walkers at these rows, ascending, and return their next samples in order.
+
+        `feedback` has an entry for each of the rows; where it is None, they return their first
+        samples, or, as after `set_state`, their present ones again. The other walkers stay where
+        they are. A `Batch`, best `Batch.stacked`, is the fastest; a list may hold `STOP`.
+
+        Samples are given away: later steps must not write into their arrays. After an exception
+        all walkers of the call go back to their last saved states.
+        """
+        ...
+
+    def get_state(self, row: int) -> Any:
+        """Return the state of one walker: what its own `get_state` returned, were it alone."""
+        ...
+
+    def set_state(self, row: int, state: Any) -> None:
+        """Let one walker continue from a state, whether it was saved alone or in an ensemble."""
         ...
 
 
@@ -140,6 +177,15 @@ class Selector(Protocol):
 
     def rank(self, queue: Batch, prediction: Prediction) -> Ranking:
         """Order the label queue anew with the newest models."""
+        ...
+
+
+@runtime_checkable
+class LearningSelector(Selector, Protocol):
+    """A selector that hears of every label."""
+
+    def learn(self, samples: Batch, labels: Batch, prediction: Prediction) -> None:
+        """Compare n new labels with what the committee predicts before it has learnt them."""
         ...
 
 

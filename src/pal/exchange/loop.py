@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pal.errors import ContractError, Failure, ShapeError
 from pal.exchange.batching import Batching
 from pal.exchange.reduction import as_members, finite_rows, reduce
-from pal.exchange.walkers import Answer, Walkers
-from pal.records import Array, Batch, Prediction, Sample, Selection
+from pal.exchange.walkers import Walkers
+from pal.records import Array, Batch, Feedbacks, Prediction, Sample, Selection
 from pal.roles import Selector
 from pal.transport.board import Meter
 
@@ -72,7 +72,7 @@ class Exchange:
     _first_ready: float = 0.0
     _turn: int = 0
     """The walker after the last one predicted for: whose turn it is where a batch is limited."""
-    _held: tuple[NDArray[np.intp], Answer] | None = None
+    _held: tuple[NDArray[np.intp], Feedbacks] | None = None
 
     def patience(self) -> tuple[NDArray[np.intp], float | None]:
         """Return who is to be predicted for, and for how long to wait before doing so.
@@ -162,17 +162,17 @@ class Exchange:
         if len(selection.candidates):
             self._propose(who, samples, selection)
         mean = prediction.mean if selection.feedback is None else selection.feedback
-        answer = Answer(
+        feedback = Feedbacks(
             mean,
             prediction.deviation,
             selection.uncertainty,
-            selection.trusted,
+            np.asarray(selection.trusted, bool),
             prediction.version,
         )
         if self.serial and not self.desk.free():
-            self._held = (who, answer)
+            self._held = (who, feedback)
         else:
-            self.walkers.reply(who, answer)
+            self.walkers.reply(who, feedback)
 
     def go_on(self) -> None:
         """Answer the walkers that were held."""
@@ -190,25 +190,19 @@ class Exchange:
         """Judge the samples that have a prediction; the walkers of the others start again."""
         good, bad = np.flatnonzero(finite), np.flatnonzero(~finite)
         self._reject(
-            who[bad], samples.take(bad), "the committee predicted NaN or infinity for its sample"
+            who[bad], "the committee predicted NaN or infinity for its sample"
         )
         if len(good):
-            part = Prediction(
-                [member.take(good) for member in prediction.members],
-                prediction.mean.take(good),
-                prediction.deviation.take(good),
-                prediction.version,
-            )
-            self._judge(who[good], samples.take(good), part)
+            self._judge(who[good], samples.take(good), prediction.take(good))
 
     def _refuse(
         self, who: NDArray[np.intp], samples: Batch, finite: NDArray[np.bool_]
     ) -> tuple[NDArray[np.intp], Batch]:
         bad = np.flatnonzero(~finite)
-        self._reject(who[bad], samples.take(bad), "its sample contains NaN or infinity")
+        self._reject(who[bad], "its sample contains NaN or infinity")
         return who[finite], samples.take(np.flatnonzero(finite))
 
-    def _reject(self, who: NDArray[np.intp], samples: Batch, reason: str) -> None:
+    def _reject(self, who: NDArray[np.intp], reason: str) -> None:
         for walker in who.tolist():
             self.desk.report(
                 Failure(
@@ -218,18 +212,7 @@ class Exchange:
                     f"{reason}; expected finite numbers; it goes back to its last saved state",
                 )
             )
-        count = len(who)
-        self.walkers.reply(
-            who,
-            Answer(
-                samples,
-                samples,
-                np.full(count, np.inf),
-                np.zeros(count, bool),
-                self.version,
-                np.ones(count, bool),
-            ),
-        )
+        self.walkers.reject(who)
 
     def _count(self, size: int, selection: Selection) -> None:
         meter = self.meter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,7 @@ class Carrier:
         self._received = 0
         self._received_before = 0
         self._exploring = False
+        self._hears_labels = False
         self.finish: cmd.Finish | None = None
         self._carriers: dict[type, Callable[[Any], None]] = {
             cmd.Move: self._move,
@@ -147,8 +148,15 @@ class Carrier:
         """A trainer has started; it knows no data."""
         self._taught[trainer] = 0
 
-    def welcome_exchange(self, exchange: Worker) -> None:
+    def show(self, samples: Sequence[int]) -> None:
+        """Send labels to the exchange, if its selector learns from them."""
+        if self._hears_labels:
+            items = self._books.labelled(samples)
+            self._agent.send(self.worker("exchange"), msg.NewLabels(items))
+
+    def welcome_exchange(self, exchange: Worker, hears_labels: bool) -> None:
         """Bring an exchange that has just started to where the campaign is."""
+        self._hears_labels = hears_labels
         self._received_before = self._received
         self._send_grant()
         self._releases.install(exchange)

@@ -12,9 +12,13 @@ from pal.records import Label, LabelledSample, Metrics, Sample, Weights
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker has built its kernels and works from now on."""
+    """The worker has built its kernels and works from now on.
+
+    `hears_labels`: its selector wants to hear of every label.
+    """
 
     seconds: float
+    hears_labels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,13 @@ class Ranked:
     identities: Sequence[int]
     order: Sequence[int]
     uncertainty: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class NewLabels:
+    """Labels that no weights sent so far were trained on, for a selector that learns."""
+
+    items: Sequence[LabelledSample]
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Session:
         self._tick_at = 0.0
         self._metric_at = 0.0
         self._hearers: dict[type, Callable[[Worker, Any], None]] = {
-            msg.Ready: lambda worker, _: self._welcome(worker),
+            msg.Ready: self._welcome,
             msg.Proposal: self._on_proposal,
             msg.LabelDone: self._on_label,
             msg.LabelRefused: self._on_refusal,
@@ -309,7 +309,7 @@ class Session:
             error = WorkerError(f"every walker was given up; the last one: {failure}")
             self._end(Outcome(str(error), True, error))
 
-    def _welcome(self, worker: Worker) -> None:
+    def _welcome(self, worker: Worker, message: msg.Ready) -> None:
         """Bring a worker that has just come up, first or again, to where the campaign is."""
         now, index = self.clock, worker.job.index
         self._lost.difference_update(worker.job.walkers)
@@ -321,7 +321,7 @@ class Session:
         elif worker.job.role == "predictor":
             self.releases.install(worker)
         elif worker.job.role == "exchange":
-            self._carrier.welcome_exchange(worker)
+            self._carrier.welcome_exchange(worker, message.hears_labels)
 
     def _hear_death(self, news: Died) -> None:
         worker, failure = news.worker, news.failure
@@ -379,6 +379,8 @@ class Session:
 
     def _take_durable(self) -> None:
         for samples in self._books.durable():
+            # First to the selector: it judges by models that have not learnt these labels.
+            self._carrier.show(samples)
             self._feed(ev.LabelsDurable(self.clock, samples))
 
     def _take_signals(self) -> None:

@@ -79,9 +79,9 @@ class Desktop:
             self.job.threads,
         )
 
-    def ready(self) -> None:
+    def ready(self, hears_labels: bool = False) -> None:
         """Tell the agent that work begins."""
-        self.channel.send(Ready(time.monotonic() - self.born))
+        self.channel.send(Ready(time.monotonic() - self.born, hears_labels))
 
     def has_mail(self) -> bool:
         """Whether the agent has sent something since the last call. Costs next to nothing."""

@@ -14,11 +14,12 @@ from pal.errors import Failure
 from pal.exchange.loop import Exchange, Predicts
 from pal.exchange.walkers import LocalWalkers, SharedWalkers, Walkers
 from pal.records import Array, Batch, Sample
-from pal.roles import Committee, Selector
+from pal.roles import Committee, LearningSelector, Selector
 from pal.runtime.messages import (
     Failed,
     Grant,
     Installed,
+    NewLabels,
     NewWeights,
     Proposal,
     Ranked,
@@ -112,7 +113,7 @@ class ExchangeDesk:
 
     def run(self) -> None:
         """Serve walkers and agent until told to shut down."""
-        self._desk.ready()
+        self._desk.ready(hears_labels=isinstance(self._selector, LearningSelector))
         with suppress(EndedError):
             self._serve()
         self._save()
@@ -167,6 +168,8 @@ class ExchangeDesk:
             self._install(message)
         elif isinstance(message, RankSamples):
             self._rank(message)
+        elif isinstance(message, NewLabels):
+            self._learn(message)
 
     def _go_on(self) -> None:
         """Answer walkers that were held, once they may move and propose something again.
@@ -197,6 +200,23 @@ class ExchangeDesk:
                 dict(zip(message.identities, map(float, ranking.uncertainty), strict=True)),
             )
         )
+
+    def _learn(self, message: NewLabels) -> None:
+        """Let the selector compare labels with what the models say that do not know them."""
+        if not (self._exchange.version and isinstance(self._selector, LearningSelector)):
+            return
+        samples = Batch([item.sample for item in message.items])
+        labels = Batch([item.label for item in message.items])
+        prediction, finite = self._exchange.predict(samples)
+        if finite is not None:
+            rows = np.flatnonzero(finite)
+            samples, labels, prediction = (
+                samples.take(rows),
+                labels.take(rows),
+                prediction.take(rows),
+            )
+        if len(samples):
+            self._selector.learn(samples, labels, prediction)
 
 
 def run(desk: Desktop) -> None:
