@@ -12,8 +12,9 @@ from toy_molecule import NUMBERS, RELAXED, batch_of, stretched
 from pal.errors import ContractError, NotFiniteError, ShapeError
 from pal.kernels.calculator import CommitteeCalculator
 from pal.kernels.models.distance_network import DistanceNetwork
-from pal.kernels.models.lessons import Lessons
+from pal.kernels.models.lessons import Lessons, States
 from pal.records import Batch, Feedback, LabelledSample
+from pal.roles import Context
 from pal.testing.checks import check_model
 
 SMALL = {"hidden": [16, 16], "batch_size": 8}
@@ -40,8 +41,43 @@ def learn(model, data, epochs):
     return list(itertools.islice(model.train(data), epochs))
 
 
+def excited(items, count):
+    """The springs, and `count` - 1 states above them, the stiffer the higher."""
+    rises = 1.0 + 0.3 * np.arange(count)
+    return [
+        LabelledSample(
+            item.identity,
+            item.sample,
+            {
+                "energies": item.label["energy"] * rises + np.arange(count),
+                "state_forces": item.label["forces"] * rises[:, None, None],
+            },
+        )
+        for item in items
+    ]
+
+
 def energies(model, frames):
     return model.predict(Batch.stacked({"positions": np.asarray(frames)}))["energy"]
+
+
+def dynamics(predict):
+    """Kinetic and total energies (300,) in eV along a trajectory on what `predict` says."""
+
+    def ask(sample):
+        labels = predict(Batch([sample]))
+        return Feedback({k: v[0] for k, v in labels.items()}, {}, 0.0, True, 0)
+
+    atoms = Atoms(NUMBERS, RELAXED)
+    atoms.set_momenta(np.random.default_rng(0).normal(0, 0.3, RELAXED.shape))
+    atoms.calc = CommitteeCalculator(ask)
+    verlet = VelocityVerlet(atoms, 0.25 * units.fs)
+    kinetic, total = [], []
+    for _ in range(300):
+        verlet.run(1)
+        kinetic.append(atoms.get_kinetic_energy())
+        total.append(atoms.get_total_energy())
+    return kinetic, total
 
 
 def same(one, other):
@@ -72,6 +108,84 @@ def test_neither_place_nor_orientation_matters(trained, data):
     np.testing.assert_allclose(result["forces"][0] @ turn, result["forces"][1], atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def trained_states(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("states")
+    model = DistanceNetwork(Context("model", 0, 1, 0, folder), states=3, **SMALL)
+    learn(model, excited(data, 3), 200)
+    return model
+
+
+def test_keeps_the_contract_with_several_states(make, data):
+    check_model(lambda: make(states=3, state_weights=[2.0, 1.0, 1.0]), excited(data, 3))
+
+
+def test_forces_of_each_state_are_its_negative_gradient(trained_states, data):
+    sample = data[0].sample["positions"]
+    forces = trained_states.predict(batch_of(data[:1]))["state_forces"][0]
+    step = 2e-3
+    for atom, axis in itertools.product(range(len(sample)), range(3)):
+        shift = np.zeros_like(sample)
+        shift[atom, axis] = step
+        frames = Batch.stacked({"positions": np.array([sample + shift, sample - shift])})
+        plus, minus = trained_states.predict(frames)["energies"]
+        np.testing.assert_allclose(-(plus - minus) / (2 * step), forces[:, atom, axis], atol=5e-3)
+
+
+def test_dynamics_on_an_excited_state_conserve_energy(trained_states):
+    kinetic, total = dynamics(
+        lambda batch: {
+            "energy": (labels := trained_states.predict(batch))["energies"][:, 1],
+            "forces": labels["state_forces"][:, 1],
+        }
+    )
+    assert np.ptp(total) < 0.02 * np.ptp(kinetic)
+
+
+def test_learns_all_states_and_their_levels(trained_states, data):
+    labels = Batch([item.label for item in excited(data, 3)])
+    result = trained_states.predict(batch_of(data))
+    gaps = np.diff(result["energies"], axis=1)
+    np.testing.assert_allclose(gaps, np.diff(labels["energies"], axis=1), atol=0.3)
+    off = np.abs(result["state_forces"] - labels["state_forces"]).mean((0, 2, 3))
+    assert (off < 0.5 * np.abs(labels["state_forces"]).mean((0, 2, 3))).all()
+
+
+def test_a_state_without_weight_is_not_learnt(make, data):
+    model = make(states=2, state_weights=[1.0, 0.0])
+    before = None
+    for _ in range(2):
+        learn(model, excited(data, 2), 3)
+        last = model.get_weights()["weight2"][1]
+        assert before is None or np.array_equal(before, last)
+        before = last
+
+
+def test_a_committee_of_states_is_its_members(make, data):
+    many = excited(data, 3)
+    alone = [make(k, states=3, validation=0.0) for k in range(3)]
+    committee = DistanceNetwork.committee([make(k, states=3, validation=0.0) for k in range(3)])
+    for model in alone:
+        learn(model, many, 3)
+    learn(committee, [many] * 3, 3)
+    joint = committee.predict(batch_of(data))
+    assert joint["state_forces"].shape == (3, len(data), 3, 5, 3)
+    for k, model in enumerate(alone):
+        for name, array in model.predict(batch_of(data)).items():
+            np.testing.assert_allclose(joint[name][k], array, atol=1e-3)
+
+
+def test_seven_states_of_38_atoms_for_89_walkers_and_4_members(make):
+    rng = np.random.default_rng(0)
+    place = 3 * rng.normal(size=(38, 3))
+    frames = Batch.stacked({"positions": place + 0.1 * rng.normal(size=(89, 38, 3))})
+    committee = DistanceNetwork.committee([make(k, states=7) for k in range(4)])
+    labels = committee.predict(frames)
+    assert labels["energies"].shape == (4, 89, 7)
+    assert labels["state_forces"].shape == (4, 89, 7, 38, 3)
+    assert np.isfinite(labels["state_forces"]).all()
+
+
 def test_forces_and_torques_add_up_to_nothing(trained, data):
     forces = trained.predict(batch_of(data))["forces"]
     positions = np.array([item.sample["positions"] for item in data])
@@ -80,19 +194,7 @@ def test_forces_and_torques_add_up_to_nothing(trained, data):
 
 
 def test_dynamics_on_its_forces_conserve_energy(trained):
-    def ask(sample):
-        labels = trained.predict(Batch([sample]))
-        return Feedback({k: v[0] for k, v in labels.items()}, {}, 0.0, True, 0)
-
-    atoms = Atoms(NUMBERS, RELAXED)
-    atoms.set_momenta(np.random.default_rng(0).normal(0, 0.3, RELAXED.shape))
-    atoms.calc = CommitteeCalculator(ask)
-    dynamics = VelocityVerlet(atoms, 0.25 * units.fs)
-    kinetic, total = [], []
-    for _ in range(300):
-        dynamics.run(1)
-        kinetic.append(atoms.get_kinetic_energy())
-        total.append(atoms.get_total_energy())
+    kinetic, total = dynamics(trained.predict)
     assert np.ptp(total) < 0.02 * np.ptp(kinetic)
 
 
@@ -192,7 +294,7 @@ def test_a_sample_stays_on_its_side_of_the_validation(make, data):
     model = make(validation=0.3)
     model.predict(batch_of(data))
 
-    few, many = Lessons([data[:20]]), Lessons([data])
+    few, many = Lessons([data[:20]], States(1)), Lessons([data], States(1))
     checked_few = model._stack._divide(0, few.rows[0], few)[1]
     checked_many = model._stack._divide(0, many.rows[0], many)[1]
     assert set(checked_few) == {row for row in checked_many if row < 20}
@@ -210,6 +312,22 @@ def test_what_it_cannot_learn_from_is_refused(make, data):
         learn(make(), bare, 1)
     with pytest.raises(ContractError, match="empty"):
         learn(make(), [], 1)
+
+
+def test_states_and_labels_must_agree(make, data):
+    with pytest.raises(ContractError, match=r"needs the array 'energies'.*option `states`"):
+        learn(make(states=2), data, 1)
+    with pytest.raises(ContractError, match=r"needs the array 'energy'.*option `states`"):
+        learn(make(), excited(data, 2), 1)
+    with pytest.raises(ShapeError, match="needs 2 energies"):
+        learn(make(states=2), excited(data, 3), 1)
+    two = make(states=2)
+    two.predict(batch_of(data))
+    with pytest.raises(ShapeError, match="`states`"):
+        make().set_weights(two.get_weights())
+    for options in ({"states": 0}, {"states": 2, "state_weights": [1.0]}):
+        with pytest.raises(ContractError, match="state_weights >= 0 for each"):
+            make(**options)
 
 
 def test_divergence_is_an_error_and_no_silence(make, data):

@@ -1,13 +1,10 @@
 """A potential for one molecule: a small neural network on its inverse distances.
 
-The energy of a molecule with a fixed list of atoms is
+The energy of electronic state s of a molecule with a fixed list of atoms is
 
-    E(R) = shift + unit * net((1/r - mean) / spread),    r_ij = |R_i - R_j|, all pairs i < j,
+    E_s(R) = shift_s + unit * net_s((1/r - mean) / spread),    r_ij = |R_i - R_j|, all i < j,
 
-and the forces are its exact negative gradient. Inverse distances make it invariant to
-translation and rotation; they are the descriptor of Chmiela et al., Sci. Adv. 3, e1603015 (2017).
-It suits single molecules of some tens of atoms, and is about as fast as a neural network
-potential can be: a committee is evaluated, and trained, in one stacked call.
+and the forces are its exact negative gradient.
 """
 
 from __future__ import annotations
@@ -17,15 +14,28 @@ from typing import Any
 
 import torch
 
+from pal.errors import ContractError
+from pal.kernels.models.lessons import States
 from pal.kernels.models.stack import Recipe, Stack
 from pal.records import Array, Batch, Dataset, Metrics, Weights
 from pal.roles import Context
 
 
 class DistanceNetwork:
-    """One member of the committee. Label: `energy` () in eV and `forces` (atoms, 3) in eV/Å.
+    """A fast potential of one molecule: a network on inverse distances, of one or more states.
+
+    Inverse distances make it invariant to translation and rotation; they are the descriptor of
+    Chmiela et al., Sci. Adv. 3, e1603015 (2017). It suits single molecules of some tens of
+    atoms, and is about as fast as a neural network potential can be: a committee is evaluated,
+    and trained, in one stacked call. Sample: `positions` (atoms, 3) in Å, the same atoms in the
+    same order each time. Label: `energy` () in eV and `forces` (atoms, 3) in eV/Å; with
+    `states` > 1 these are `energies` (states,) and `state_forces` (states, atoms, 3), the
+    outputs of one network.
 
     Options:
+        states: number of electronic states.
+        state_weights: of each state in the loss, lowest state first; only their ratios matter.
+            None: all states count alike.
         hidden: widths of the hidden layers.
         learning_rate: of Adam, at the start of each round of training; halved whenever the
             validation error has not improved for `patience` epochs, until 1/64 of it, where
@@ -39,12 +49,21 @@ class DistanceNetwork:
             1 / (1 - averaging) steps, which removes the noise of the last few.
         validation: fraction of the labels each member leaves out of its training, a different
             one per member, to see its own error.
+        patience: epochs without a better validation error until the learning rate is halved.
+
+    Example:
+        [model]
+        kernel = "distance_network"
+        members = 4
+        options = { hidden = [128, 128], states = 1 }
     """
 
     def __init__(
         self,
         context: Context,
         *,
+        states: int = 1,
+        state_weights: Sequence[float] | None = None,
         hidden: Sequence[int] = (128, 128),
         learning_rate: float = 2e-3,
         batch_size: int = 32,
@@ -54,8 +73,16 @@ class DistanceNetwork:
         validation: float = 0.1,
         patience: int = 50,
     ) -> None:
+        shares = (1.0,) * states if state_weights is None else tuple(state_weights)
+        if states < 1 or len(shares) != states or min(shares) < 0 or sum(shares) <= 0:
+            raise ContractError(
+                "distance_network: expected states >= 1 and a state_weights >= 0 for each; "
+                f"got states = {states}, state_weights = {state_weights}"
+            )
         torch.set_num_threads(context.threads)
         recipe = Recipe(
+            states=States(states),
+            state_weights=shares,
             hidden=tuple(hidden),
             learning_rate=learning_rate,
             batch_size=batch_size,
@@ -74,7 +101,7 @@ class DistanceNetwork:
         return DistanceCommittee(Stack.joined([model._stack for model in models]))
 
     def predict(self, samples: Batch) -> dict[str, Array]:
-        """Return `energy` (n,) in eV and `forces` (n, atoms, 3) in eV/Å."""
+        """Return `energy` (n,) and `forces` (n, atoms, 3), or those of several states."""
         return {name: array[0] for name, array in self._stack.predict(samples).items()}
 
     def train(self, dataset: Dataset) -> Iterator[Metrics]:
@@ -106,7 +133,7 @@ class DistanceCommittee:
         self._stack = stack
 
     def predict(self, samples: Batch) -> dict[str, Array]:
-        """Return `energy` (members, n) in eV and `forces` (members, n, atoms, 3) in eV/Å."""
+        """Return what the members do, with a leading member axis."""
         return self._stack.predict(samples)
 
     def train(self, datasets: Sequence[Dataset]) -> Iterator[Sequence[Metrics]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,14 +12,39 @@ from pal.errors import ContractError, ShapeError
 from pal.records import Array, Batch, Dataset, LabelledSample
 
 
+@dataclass(frozen=True, slots=True)
+class States:
+    """How labels name one or several electronic states; inside, there is always a state axis."""
+
+    count: int
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The labels' names of energies and forces."""
+        return ("energy", "forces") if self.count == 1 else ("energies", "state_forces")
+
+    def read(self, labels: Batch) -> tuple[Array, Array]:
+        """Return energies (n, s) in eV and forces (n, s, a, 3) in eV/Å, float64."""
+        energies, forces = (np.asarray(column_of(labels, name), float) for name in self.names)
+        if self.count == 1:
+            return energies.reshape(len(labels), -1), forces[:, None]
+        return energies, forces
+
+    def named(self, energies: Array, forces: Array) -> dict[str, Array]:
+        """Return energies (..., n, s) and forces (..., n, s, a, 3) as labels name them."""
+        if self.count == 1:
+            energies, forces = energies[..., 0], forces[..., 0, :, :]
+        return dict(zip(self.names, (energies, forces), strict=True))
+
+
 class Lessons:
     """The distinct samples of all members' datasets, and which of them each member has.
 
-    `positions` (u, a, 3) in Å, `energies` (u,) in eV, `forces` (u, a, 3) in eV/Å, all float64;
-    `rows[k]` indexes member k's samples, as often as its dataset repeats them.
+    `positions` (u, a, 3) in Å, `energies` (u, s) in eV, `forces` (u, s, a, 3) in eV/Å, all
+    float64; `rows[k]` indexes member k's samples, as often as its dataset repeats them.
     """
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
+    def __init__(self, datasets: Sequence[Dataset], states: States) -> None:
         items: dict[int, LabelledSample] = {}
         for dataset in datasets:
             if not dataset:
@@ -29,12 +55,13 @@ class Lessons:
         self.rows = [np.array([number[item.identity] for item in each]) for each in datasets]
         self.positions = positions_of(Batch([item.sample for item in items.values()]))
         labels = Batch([item.label for item in items.values()])
-        self.energies = np.asarray(column_of(labels, "energy"), dtype=float).reshape(-1)
-        self.forces = np.asarray(column_of(labels, "forces"), dtype=float)
-        if self.forces.shape != self.positions.shape or len(self.energies) != len(items):
+        self.energies, self.forces = states.read(labels)
+        expected = (len(items), states.count, *self.positions.shape[1:])
+        if self.forces.shape != expected or self.energies.shape != expected[:2]:
             raise ShapeError(
-                "distance_network: a label needs one energy, and forces of the positions' "
-                f"shape {self.positions.shape[1:]}; got {labels!r}"
+                f"distance_network: a label needs {states.count} energies, and forces of the "
+                f"positions' shape {expected[2:]} for each; got {labels!r}; see its option "
+                "`states`"
             )
 
 
@@ -83,7 +110,7 @@ def column_of(batch: Batch, name: str) -> Array:
     if name not in columns:
         raise ContractError(
             f"distance_network needs the array '{name}'; got {sorted(columns)}; "
-            "see pal.kernels.atoms for the names"
+            "see pal.kernels.atoms for the names, and its option `states`"
         )
     return columns[name]
 

@@ -1,7 +1,7 @@
 """The mathematics of `DistanceNetwork`: many small networks in one set of stacked arrays.
 
-Axes: m members, n samples, a atoms, p = a (a - 1) / 2 pairs. Lengths in Å, energies in eV,
-float32 inside.
+Axes: m members, n samples, s electronic states, a atoms, p = a (a - 1) / 2 pairs. Lengths in Å,
+energies in eV, float32 inside.
 """
 
 from __future__ import annotations
@@ -32,35 +32,40 @@ class Pairs:
         return len(self._i)
 
     def describe(self, positions: Array) -> tuple[Tensor, Tensor]:
-        """Return inverse distances (n, p) in 1/Å and centred positions (n, a, 3) in Å.
+        """Return inverse distances (n, p) in 1/Å, and places (n, a, 4): centred positions, and 1.
 
         Differences are taken in float64, so that it does not matter where in space the
         molecule is.
         """
         vectors = positions[:, self._i] - positions[:, self._j]
         inverse = 1.0 / np.sqrt(np.einsum("npx,npx->np", vectors, vectors))
-        centred = positions - positions.mean(axis=1, keepdims=True)
+        places = np.ones((len(positions), self.atoms, 4), dtype=np.float32)
+        np.subtract(positions, positions.mean(axis=1, keepdims=True), out=places[..., :3])
         return (
             torch.as_tensor(inverse, dtype=torch.float32, device=self._device),
-            torch.as_tensor(centred, dtype=torch.float32, device=self._device),
+            torch.as_tensor(places, device=self._device),
         )
 
-    def forces(self, slopes: Tensor, inverse: Tensor, centred: Tensor) -> Tensor:
-        """Return forces (m, n, a, 3) in eV/Å from dE/d(1/r), `slopes` (m, n, p).
+    def forces(self, slopes: Tensor, unit: Tensor, inverse: Tensor, places: Tensor) -> Tensor:
+        """Return forces (m, n, s, a, 3) in eV/Å from slopes (m, n, s, p) in units (m, 1, p).
 
-        With f = 1/r, F_i = sum_j w_ij (R_i - R_j) and w_ij = dE/df_ij f_ij^3. The diagonal of
-        w is arbitrary, because it cancels.
+        With f = 1/r, F_i = sum_j w_ij (R_i - R_j) and w_ij = dE/df_ij f_ij^3, where dE/df is
+        slope times unit. The diagonal of w is arbitrary, because it cancels.
         """
-        pairs = (slopes * inverse**3).index_select(-1, self._table)
-        w = pairs.view(*pairs.shape[:-1], self.atoms, self.atoms)
-        return w.sum(-1, keepdim=True) * centred - w @ centred
+        factor = (unit * inverse**3).unsqueeze(2)
+        pairs = (slopes * factor).index_select(-1, self._table)
+        m, n, s, _ = pairs.shape
+        # The ones in `places` sum w over j in the same product that sums w_ij R_j.
+        sums = (pairs.view(m, n, s * self.atoms, self.atoms) @ places).view(m, n, s, -1, 4)
+        total = sums.narrow(-1, 3, 1)
+        return (total * places.unsqueeze(-3) - sums).narrow(-1, 0, 3)
 
 
 class Layers:
     """Fully connected SiLU networks; the parameters of one member are one row of (m, k)."""
 
-    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
-        widths = [inputs, *hidden, 1]
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
+        widths = [inputs, *hidden, outputs]
         self.shapes: dict[str, tuple[int, ...]] = {}
         for index, (before, after) in enumerate(itertools.pairwise(widths)):
             self.shapes[f"weight{index}"] = (after, before)
@@ -68,12 +73,14 @@ class Layers:
         self._sizes = [math.prod(shape) for shape in self.shapes.values()]
 
     def initial(self, rng: np.random.Generator) -> Array:
-        """Return random parameters (k,), float32: variance 1/inputs keeps signals of order 1."""
-        parts = []
-        for name, shape in self.shapes.items():
-            is_weight = name.startswith("weight")
-            spread = shape[-1] ** -0.5 if is_weight else 0.5 * (shape[0] > 1)
-            parts.append(rng.normal(0.0, spread, math.prod(shape)))
+        """Return random parameters (k,), float32: variance 1/inputs keeps signals of order 1.
+
+        The biases of the outputs are zero, because the outputs' mean is.
+        """
+        spreads = [shape[-1] ** -0.5 if len(shape) == 2 else 0.5 for shape in self.shapes.values()]
+        spreads[-1] = 0.0
+        sizes = zip(spreads, self._sizes, strict=True)
+        parts = [rng.normal(0.0, spread, size) for spread, size in sizes]
         return np.concatenate(parts).astype(np.float32)
 
     def split(self, parameters: Tensor) -> list[Tensor]:
@@ -82,8 +89,8 @@ class Layers:
         shapes = self.shapes.values()
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def value_and_slope(self, parameters: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output (m, n) and its gradient (m, n, p) with respect to inputs (m, n, p).
+    def values_and_slopes(self, parameters: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return outputs (m, n, s) and their gradients (m, n, s, p) by the inputs (m, n, p).
 
         SiLU: s(z) = z sigma(z), s'(z) = sigma(z) + s(z) (1 - sigma(z)).
         """
@@ -91,15 +98,16 @@ class Layers:
         weights, biases = views[::2], views[1::2]
         hidden, derivatives = inputs, []
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            z = torch.baddbmm(bias[:, None], hidden, weight.mT)
+            z = torch.baddbmm(bias.unsqueeze(1), hidden, weight.mT)
             sigma = torch.sigmoid(z)
             hidden = z * sigma
-            derivatives.append(sigma + hidden * (1 - sigma))
-        value = torch.baddbmm(biases[-1][:, None], hidden, weights[-1].mT)[..., 0]
-        slope = weights[-1]
+            derivatives.append(torch.addcmul(sigma, hidden, 1 - sigma).unsqueeze(2))
+        values = torch.baddbmm(biases[-1].unsqueeze(1), hidden, weights[-1].mT)
+        slopes = weights[-1].unsqueeze(1)
         for weight, derivative in zip(weights[-2::-1], derivatives[::-1], strict=True):
-            slope = torch.bmm(slope * derivative, weight)
-        return value, slope
+            back = slopes * derivative
+            slopes = torch.bmm(back.flatten(1, 2), weight).view(*back.shape[:3], -1)
+        return values, slopes
 
 
 class Adam:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pal.errors import ContractError, NotFiniteError, ShapeError
-from pal.kernels.models.lessons import Lessons, Plateau, level, positions_of
+from pal.kernels.models.lessons import Lessons, Plateau, States, level, positions_of
 from pal.kernels.models.networks import Adam, Layers, Pairs
 from pal.records import Array, Batch, Dataset, Metrics, Weights
 
@@ -24,6 +24,8 @@ SCALES: Final = ("mean", "spread", "shift", "unit", "fitted")
 class Recipe:
     """How the networks look and learn; see `DistanceNetwork`."""
 
+    states: States
+    state_weights: tuple[float, ...]
     hidden: tuple[int, ...]
     learning_rate: float
     batch_size: int
@@ -48,7 +50,9 @@ class Stack:
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         self._data: dict[str, Tensor] = {}
         self._pairs = Pairs(0, recipe.device)
-        self._layers = Layers(0, recipe.hidden)
+        self._layers = Layers(0, recipe.hidden, recipe.states.count)
+        shares = torch.tensor(recipe.state_weights, device=recipe.device)
+        self._shares = shares / shares.sum()
 
     def __len__(self) -> int:
         return len(self._seeds)
@@ -71,7 +75,7 @@ class Stack:
 
     def _shape(self, atoms: int) -> None:
         self._pairs = Pairs(atoms, self._recipe.device)
-        self._layers = Layers(len(self._pairs), self._recipe.hidden)
+        self._layers = Layers(len(self._pairs), self._recipe.hidden, self._recipe.states.count)
 
     def _build(self, atoms: int) -> None:
         if self._data:
@@ -94,8 +98,8 @@ class Stack:
             "steps": torch.zeros(m, 1),
             "mean": torch.zeros(m, 1, p),
             "spread": torch.ones(m, 1, p),
-            "shift": torch.zeros(m, 1, dtype=torch.float64),
-            "unit": torch.ones(m, 1),
+            "shift": torch.zeros(m, 1, self._recipe.states.count, dtype=torch.float64),
+            "unit": torch.ones(m, 1, 1),
             "fitted": torch.zeros(m, dtype=torch.bool),
         }
         self._data = {name: part.to(self._recipe.device) for name, part in data.items()}
@@ -107,31 +111,31 @@ class Stack:
         positions = positions_of(samples)
         self._build(positions.shape[1])
         with torch.no_grad():
-            inverse, centred = self._pairs.describe(positions)
-            energy, forces = self._evaluate("averaged", inverse, centred)
-            total = energy.double() + self._data["shift"]
-        return {"energy": total.cpu().numpy(), "forces": forces.double().cpu().numpy()}
+            inverse, places = self._pairs.describe(positions)
+            energies, forces = self._evaluate("averaged", inverse, places)
+            total = energies.double() + self._data["shift"]
+        return self._recipe.states.named(total.cpu().numpy(), forces.double().cpu().numpy())
 
-    def _evaluate(self, name: str, inverse: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
-        """Return energies (m, n) above the shift, and forces (m, n, a, 3)."""
+    def _evaluate(self, name: str, inverse: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return energies (m, n, s) above the shifts, and forces (m, n, s, a, 3)."""
         data = self._data
-        value, slope = self._layers.value_and_slope(
-            data[name], (inverse - data["mean"]) / data["spread"]
+        unit, spread = data["unit"], data["spread"]
+        values, slopes = self._layers.values_and_slopes(
+            data[name], (inverse - data["mean"]) / spread
         )
-        slope = slope * (data["unit"][..., None] / data["spread"])
-        return value * data["unit"], self._pairs.forces(slope, inverse, centred)
+        return values * unit, self._pairs.forces(slopes, unit / spread, inverse, places)
 
     # -- training
 
     def train(self, datasets: Sequence[Dataset]) -> Iterator[Sequence[Metrics]]:
         """Yield one metrics per member after each epoch, until no member improves."""
-        lessons = Lessons(datasets)
+        lessons = Lessons(datasets, self._recipe.states)
         self._build(lessons.positions.shape[1])
-        inverse, centred = self._pairs.describe(lessons.positions)
+        inverse, places = self._pairs.describe(lessons.positions)
         parts = [self._divide(k, rows, lessons) for k, rows in enumerate(lessons.rows)]
         learn, check = level([part[0] for part in parts]), level([part[1] for part in parts])
         self._fit_scales(learn, inverse, lessons)
-        tables = (inverse, centred, *self._targets(lessons))
+        tables = (inverse, places, *self._targets(lessons))
         plateau = Plateau(self._recipe.learning_rate, self._recipe.patience, len(self))
         while not plateau.finished:
             rates = torch.as_tensor(plateau.rates[:, None], device=self._recipe.device)
@@ -167,13 +171,13 @@ class Stack:
             spread = features.std(0, correction=0).clamp_min(1e-3)
             data["mean"][member, 0] = features.mean(0)
             data["spread"][member, 0] = spread * self._recipe.smoothness
-            data["shift"][member] = float(lessons.energies[rows].mean())
+            data["shift"][member, 0] = torch.as_tensor(lessons.energies[rows].mean(0))
             rms = float(np.sqrt(np.square(lessons.forces[rows]).mean()))
             data["unit"][member] = max(rms, 1e-3)
             data["fitted"][member] = True
 
     def _targets(self, lessons: Lessons) -> tuple[Tensor, Tensor]:
-        """Return energies (rows, m) above each member's shift, and forces (rows, a, 3)."""
+        """Return energies (rows, m, s) above each member's shifts, and forces (rows, s, a, 3)."""
         energies = torch.as_tensor(lessons.energies, device=self._recipe.device)
         forces = torch.as_tensor(lessons.forces, device=self._recipe.device)
         return (energies[:, None] - self._data["shift"][:, 0]).float(), forces.float()
@@ -205,13 +209,13 @@ class Stack:
     def _loss(self, name: str, rows: Array, tables: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return loss and mean absolute force error (eV/Å) over rows (m, n), each (m,)."""
         chosen = torch.as_tensor(rows, device=self._recipe.device)
-        inverse, centred, energies, forces = tables
+        inverse, places, energies, forces = tables
         members = torch.arange(len(self), device=self._recipe.device)[:, None]
-        energy, force = self._evaluate(name, inverse[chosen], centred[chosen])
+        energy, force = self._evaluate(name, inverse[chosen], places[chosen])
         off = force - forces[chosen]
         missed = (energy - energies[chosen, members]).square().mean(1) / self._pairs.atoms
-        loss = off.square().mean((1, 2, 3)) + self._recipe.energy_weight * missed
-        return loss, off.detach().abs().mean((1, 2, 3))
+        each = off.square().mean((1, 3, 4)) + self._recipe.energy_weight * missed
+        return each @ self._shares, off.detach().abs().mean((1, 2, 3, 4))
 
     def _check(self, check: Array, tables: tuple[Tensor, ...]) -> Array:
         with torch.no_grad():
@@ -245,7 +249,7 @@ class Stack:
         if expected != came:
             raise ShapeError(
                 f"distance_network: these weights do not fit; expected {expected}, got {came}; "
-                "use the same option `hidden` that they were made with"
+                "use the same options `hidden` and `states` that they were made with"
             )
         flat = np.concatenate([np.ravel(weights[name]) for name in self._layers.shapes])
         self._put(member, {name: weights[name] for name in SCALES})
