@@ -92,15 +92,22 @@ def text_of(path: Path | str) -> str:
 
 
 def last_words(*paths: Path | str, lines: int = 12, width: int = 300) -> str:
-    """Return the last lines of the first of these files and of all others that say something.
+    """Return the last lines of each of these files that says something.
 
     For the end of a `LabelFailure`: what a user reads first when a calculation failed.
     """
-    spoken = [_tail(text_of(path).splitlines(), lines, width) for path in _distinct(paths)]
+    spoken = [_tail(path, lines, width) for path in _distinct(paths)]
     return "\n".join(part for part in spoken if part) or "(it printed nothing)"
 
 
-def _tail(text: list[str], lines: int, width: int) -> str:
+def _tail(path: Path, lines: int, width: int) -> str:
+    """Read the end of a file only: some programs print gigabytes."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8 * lines * width))
+            text = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
     return "\n".join([line.rstrip()[:width] for line in text if line.strip()][-lines:])
 
 
