@@ -135,7 +135,7 @@ def test_the_schema_is_json_and_knows_the_settings(tmp_path):
 
 def test_kernels_lists_short_names():
     output = ask("kernels").output
-    for name in ("deviation", "random", "langevin", "xtb", "distance_network"):
+    for name in ("deviation", "random", "dynamics", "xtb", "distance_network"):
         assert name in output
 
 

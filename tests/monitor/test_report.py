@@ -140,7 +140,7 @@ def test_report_shows_every_part_and_is_self_contained(tmp_path: Path) -> None:
         measured=evaluations(),
         failures=[Failure("oracle", 1, "LabelFailure", "SCF not converged", "n1", 17, "Trace")],
         labels=[(float(time), 9.0) for time in range(0, 300, 10)],
-        settings={"generator": {"kernel": "langevin", "options": {"temperature": 600}}},
+        settings={"generator": {"kernel": "dynamics", "options": {"temperature": 600}}},
         others=[CampaignData("random", evaluations(scale=1600.0), seed) for seed in (1, 2)],
     )
     checker = check(path)

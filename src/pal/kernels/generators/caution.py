@@ -14,7 +14,7 @@ Place = TypeVar("Place")
 
 
 class Caution(Generic[Place]):
-    """The rule of Langevin and of every other walker that moves on predicted forces.
+    """The rule of every walker that moves on predicted forces.
 
     A walker goes on for `patience` steps where the committee is not trusted; these are the
     samples worth a label. Then, or at once when a force exceeds `max_force` (eV/Å, largest
@@ -34,12 +34,15 @@ class Caution(Generic[Place]):
         self._refuge: Place | None = None
         self._untrusted = 0
 
-    def heed(self, feedback: Feedback, forces: Array, here: Place) -> Place | None:
+    def heed(
+        self, feedback: Feedback, forces: Array, here: Place, *, sound: bool = True
+    ) -> Place | None:
         """Judge the step that led `here`; return the place to go back to, or None to go on.
 
-        `forces`: any shape, eV/Å; NaN counts as too large.
+        `forces`: any shape, eV/Å; NaN counts as too large. `sound`: whether the geometry itself
+        is physical, see `pal.kernels.generators.bounds`; one that is not is left at once, too.
         """
-        if not np.abs(forces).max(initial=0.0) <= self._max_force:
+        if not (sound and np.abs(forces).max(initial=0.0) <= self._max_force):
             return self._go_back()
         if feedback.trusted:
             self._untrusted = 0

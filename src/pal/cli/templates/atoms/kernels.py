@@ -7,25 +7,20 @@ of each kind.
 `OMP_NUM_THREADS=1 python kernels.py` writes start.xyz and heldout.extxyz anew.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 import pal
 from pal.kernels.atoms import read_samples, to_atoms, to_sample, write_labelled
-from pal.kernels.generators.langevin import Langevin
+from pal.kernels.generators.dynamics import Dynamics
 from pal.kernels.oracles.xtb import Xtb
 from pal.records import LabelledSample, Sample
 
 HERE = Path(__file__).parent
 START = HERE / "start.xyz"
 """Ethanol; any other small molecule will do."""
-
-
-def walker(context: pal.Context, kelvin: Sequence[float], patience: int = 20) -> Langevin:
-    """Return a walker: molecular dynamics on the forces that the committee predicts."""
-    return Langevin(context, start=START, temperatures_K=kelvin, patience=patience)
 
 
 def first(count: int = 20, spread: float = 0.05) -> Iterator[Sample]:
@@ -56,7 +51,7 @@ def relaxed() -> Sample:
 def heldout(count: int = 50, every: int = 100, kelvin: float = 400.0) -> Iterator[LabelledSample]:
     """Yield geometries, with labels, from the oracle's own dynamics: nobody trains on them."""
     context = pal.Context("generator", 0, 1, 1, HERE)
-    dynamics, oracle = Langevin(context, start=START, temperatures_K=[kelvin]), Xtb()
+    dynamics, oracle = Dynamics(context, start=START, temperatures_K=[kelvin]), Xtb()
     sample = dynamics.step(None)
     for step in range(count * every):
         if sample is pal.STOP:
