@@ -58,6 +58,13 @@ def test_model_deviation_is_the_largest_over_atoms_of_a_vectors_length():
     np.testing.assert_allclose(Deviation(0.0).uncertainty(prediction), by_definition)
 
 
+def test_vectors_of_several_states_count_whole():
+    deviation = np.zeros((2, 4, 5, 3))
+    deviation[0, 3, 1] = [0.0, 0.6, 0.8]
+    deviation[1, 0, 4] = [2.0, 1.0, 2.0]
+    np.testing.assert_allclose(model_deviation(deviation), [1.0, 3.0])
+
+
 def test_other_fields_and_bare_arrays_count_by_element():
     assert model_deviation(np.array([[1.0, 3.0], [2.0, 0.5]])).tolist() == [3.0, 2.0]
     assert model_deviation(np.array([1.0, 2.0])).tolist() == [1.0, 2.0]

@@ -10,26 +10,35 @@ from pal.records import BARE, Array, Batch, Prediction, Ranking, Selection
 
 
 class Deviation:
-    """Selector: the model deviation of one field of the labels, against thresholds.
+    """Model deviation of one field of the labels, against a fixed threshold.
 
-    Uncertainty: for a field of vectors per atom (n, atoms, 3), the largest over the atoms of
-    the length of the standard deviation over the members,
+    Uncertainty: for a field of vectors per atom (n, atoms, 3), or per state and atom (n, states,
+    atoms, 3), the largest over the atoms of the length of the standard deviation over the members,
 
         max_i sqrt(sum_xyz std(F_i)^2),
 
     as in Zhang et al., Phys. Rev. Mater. 3, 023804 (2019); the standard deviation is the
     committee's (n - 1 in the denominator). For every other field, and bare arrays: the largest
-    standard deviation of any element.
+    standard deviation of any element. With `relative`, each length is divided by that of the mean
+    plus `relative`, as in DeePMD-kit (Zeng et al., J. Chem. Phys. 159, 054801 (2023)), so that
+    large forces may be less certain.
 
     Options:
+        threshold: uncertainty, in the field's unit (a fraction with `relative`), above which a
+            sample is not trusted and becomes a candidate.
         field: name of the labels' field; bare arrays need none.
-        threshold: uncertainty, in the field's unit, above which a sample is not trusted and
-            becomes a candidate.
+        relative: size of the mean, in the field's unit, below which the deviation counts as if
+            the mean were of this size; none: the deviation itself is the uncertainty.
         upper: uncertainty above which it is not even a candidate, because the geometry itself
             is a product of bad predictions.
         every: so many samples earn one candidate; the most uncertain of the batch is taken.
             The frames of a trajectory resemble their neighbours, so a pause costs nothing and
             spreads the labels over the campaign. 0: no limit.
+
+    Example:
+        [selector]
+        kernel = "deviation"
+        options = { threshold = 0.2, upper = 5.0 }
     """
 
     def __init__(
@@ -38,16 +47,18 @@ class Deviation:
         *,
         upper: float = np.inf,
         field: str = "forces",
+        relative: float | None = None,
         every: int = 0,
     ) -> None:
-        if not (0 <= threshold < upper and every >= 0):
+        if not (0 <= threshold < upper and every >= 0 and (relative is None or relative > 0)):
             raise ContractError(
-                "deviation: expected 0 <= threshold < upper and every >= 0; "
-                f"got threshold = {threshold}, upper = {upper}, every = {every}"
+                "deviation: expected 0 <= threshold < upper, every >= 0 and relative > 0; got "
+                f"threshold = {threshold}, upper = {upper}, every = {every}, relative = {relative}"
             )
         self._threshold = threshold
         self._upper = upper
         self._field = field
+        self._relative = relative
         self._every = every
         self._earned = 0.0
 
@@ -78,17 +89,23 @@ class Deviation:
         return chosen
 
     def uncertainty(self, prediction: Prediction) -> NDArray[np.float64]:
-        """Return the model deviation (n,) of each sample, in the field's unit."""
-        deviation = prediction.deviation
+        """Return the model deviation (n,) of each sample, in the field's unit or relative."""
+        mean, deviation = prediction.mean, prediction.deviation
         if deviation.uniform:
-            return model_deviation(self._column(deviation))
+            return self._uncertainty(mean, deviation)
         result = np.empty(len(deviation))
         for indices, group in deviation.groups():
-            result[indices] = model_deviation(self._column(group))
+            result[indices] = self._uncertainty(mean.take(indices), group)
         return result
 
-    def _column(self, deviation: Batch) -> Array:
-        columns = deviation.columns
+    def _uncertainty(self, mean: Batch, deviation: Batch) -> NDArray[np.float64]:
+        if self._relative is None:
+            return model_deviation(self._column(deviation))
+        sizes = lengths(self._column(mean)) + self._relative
+        return model_deviation(lengths(self._column(deviation)) / sizes)
+
+    def _column(self, labels: Batch) -> Array:
+        columns = labels.columns
         if not columns:
             return np.empty((0, 1))
         column = columns.get(self._field, columns.get(BARE))
@@ -101,8 +118,17 @@ class Deviation:
 
 
 def model_deviation(deviation: Array) -> NDArray[np.float64]:
-    """Return the largest deviation (n,) in each of (n, ...); vectors (n, atoms, 3) count whole."""
-    if deviation.ndim == 3 and deviation.shape[-1] == 3:
-        squares = np.einsum("nax,nax->na", deviation, deviation)
-        return np.asarray(np.sqrt(squares.max(axis=1, initial=0.0)), dtype=float)
-    return np.asarray(deviation.reshape(len(deviation), -1).max(axis=1, initial=0.0), dtype=float)
+    """Return the largest deviation (n,) in each of (n, ...); vectors count by their `lengths`."""
+    sizes = lengths(deviation)
+    inner = tuple(range(1, sizes.ndim))
+    return np.asarray(sizes.max(axis=inner, initial=0.0), dtype=float)
+
+
+def lengths(field: Array) -> Array:
+    """Return the lengths of vectors (n, atoms, 3) or (n, states, atoms, 3); other numbers' size.
+
+    A field of lengths (n, atoms) is left as it is.
+    """
+    if field.ndim >= 3 and field.shape[-1] == 3:
+        return np.asarray(np.sqrt(np.einsum("...x,...x->...", field, field)))
+    return np.abs(field)

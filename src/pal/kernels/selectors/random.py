@@ -11,11 +11,21 @@ from pal.roles import Context
 
 
 class Random:
-    """Selector: every sample is a candidate with probability 1 / `every`, however uncertain.
+    """Random choice: the baseline that every active selection has to beat.
 
-    Options are those of `Deviation`; uncertainty and trust are its, too, so that the walkers
-    behave alike and only the choice differs. Choose `every` = samples expected / labels to
-    spend, to spend them evenly over the campaign.
+    Every sample is a candidate with probability 1 / `every`, however uncertain. Uncertainty and
+    trust are those of `deviation`, so that the walkers behave alike and only the choice differs.
+
+    Options:
+        threshold: uncertainty, in the field's unit, above which a sample is not trusted.
+        every: samples for one candidate, on the mean. Samples expected, divided by the labels to
+            spend, spreads these evenly over the campaign.
+        field: name of the labels' field; bare arrays need none.
+
+    Example:
+        [selector]
+        kernel = "random"
+        options = { threshold = 0.2, every = 400 }
     """
 
     def __init__(
@@ -24,12 +34,11 @@ class Random:
         threshold: float,
         *,
         every: int,
-        upper: float = np.inf,
         field: str = "forces",
     ) -> None:
         if every < 1:
             raise ContractError(f"random: expected every >= 1, got {every}")
-        self._deviation = Deviation(threshold, upper=upper, field=field)
+        self._deviation = Deviation(threshold, field=field)
         self._rate = 1.0 / every
         self._rng = np.random.default_rng(context.seed)
 
