@@ -72,9 +72,13 @@ def test_the_models_own_space_is_read_from_the_prediction():
 
 
 def test_wrong_spaces_are_refused():
-    with pytest.raises(ContractError, match=r"distinct: expected space = 'distances', .*'distnce'"):
+    with pytest.raises(
+        ContractError, match=r"distinct: expected space = 'distances', .*'distnce'"
+    ):
         check_space("distnce", "distinct")
-    with pytest.raises(ContractError, match=r"needs samples of atoms .* a bare array; use 'arrays"):
+    with pytest.raises(
+        ContractError, match=r"needs samples of atoms .* a bare array; use 'arrays"
+    ):
         fingerprints(Batch([np.zeros(3)]), "distances")
 
 
