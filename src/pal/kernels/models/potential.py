@@ -10,6 +10,7 @@ system; references and scale are fitted to the first labels, and belong to the w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,10 @@ class Design:
     `forward(graphs)` returns one dimensionless energy per system, (n,), differentiable twice with
     respect to `graphs.positions`. It is called with torch's random numbers seeded and the
     default dtype set. `cutoff` in Å. `batched`: whether `torch.func.vmap` can evaluate all
-    members in one call. `elements`: symbols, where they are not to be taken from the first data.
-    `checkpoint`: a file of weights to start from, or a folder of `member-<k>.npz`; `load` reads
-    it, if it is not such a file of ours.
+    members in one call; `largest`: for graphs of how many edges that is still the faster way on
+    a CPU, whose caches are small. `elements`: symbols, where they are not to be taken from the
+    first data. `checkpoint`: a file of weights to start from, or a folder of `member-<k>.npz`;
+    `load` reads it, if it is not such a file of ours.
     """
 
     kernel: str
@@ -51,6 +53,7 @@ class Design:
     energy_weight: float = 1.0
     force_weight: float = 1.0
     batched: bool = False
+    largest: float = math.inf
     elements: Sequence[str] | None = None
     checkpoint: Path | str | None = None
     load: Callable[[Path], Weights] | None = None
@@ -334,7 +337,7 @@ class PotentialCommittee:
         """Return `energy` (m, n), `forces` (m, n, atoms, 3); lists of labels for mixed sizes."""
         graphs = self._models[0].graphs(samples)
         networks = [model.network(graphs) for model in self._models]
-        if not self._uniform:
+        if not self._together(graphs):
             pairs = [model.evaluate(graphs) for model in self._models]
             energies, forces = (torch.stack(part) for part in zip(*pairs, strict=True))
             return labels(graphs, energies, forces)
@@ -347,11 +350,11 @@ class PotentialCommittee:
         energies = energies.double() * scales[:, None] + offsets
         return labels(graphs, energies, forces.double() * scales[:, None, None])
 
-    @property
-    def _uniform(self) -> bool:
-        """Whether the members' networks differ in their parameters alone."""
-        models = self._models
-        return models[0].design.batched and len({model.elements for model in models}) == 1
+    def _together(self, graphs: Graphs) -> bool:
+        """Whether the networks differ in their parameters alone, and one call is faster."""
+        design = self._models[0].design
+        few = graphs.edges.is_cuda or graphs.edges.shape[1] <= design.largest
+        return few and design.batched and len({model.elements for model in self._models}) == 1
 
     def train(self, datasets: Sequence[Dataset]) -> Iterator[Sequence[Metrics]]:
         """Fit each member to its own dataset, yielding one metrics per member and epoch."""

@@ -7,19 +7,23 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 
 from pal.kernels.models.graphs import Graphs
 
 
 class Stacked:
-    """The networks of m members as they are now; make a new one when their weights change."""
+    """The networks of m members as they are now; make a new one when their weights change.
+
+    They differ in their parameters alone: buffers are those of the first, and stay unstacked.
+    """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         self._frame = copy.deepcopy(networks[0]).to("meta").eval()
+        members = [dict(network.named_parameters()) for network in networks]
         with torch.no_grad():
-            parameters, buffers = stack_module_state(list(networks))
-        self._state = ({k: p.detach() for k, p in parameters.items()}, buffers)
+            self._parameters = {k: torch.stack([m[k] for m in members]) for k in members[0]}
+        self._buffers = dict(networks[0].named_buffers())
         self._members = len(networks)
 
     def energies_and_forces(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
@@ -30,10 +34,11 @@ class Stacked:
         """
         own = graphs.positions.expand(self._members, -1, -1).contiguous().requires_grad_()
 
-        def energies(state: tuple[dict[str, Tensor], dict[str, Tensor]], here: Tensor) -> Tensor:
+        def energies(parameters: dict[str, Tensor], here: Tensor) -> Tensor:
+            state = (parameters, self._buffers)
             result: Tensor = functional_call(self._frame, state, (graphs.at(here),))
             return result
 
-        values = vmap(energies)(self._state, own)
+        values = vmap(energies)(self._parameters, own)
         (slopes,) = torch.autograd.grad(values.sum(), own)
         return values.detach(), -slopes
