@@ -151,8 +151,8 @@ class _Part:
         self.spin = _scalars(columns, "spin", size)
         self.pbc = np.asarray(columns.get("pbc", np.zeros((size, 3), dtype=bool)), dtype=bool)
         cell = np.asarray(columns.get("cell", np.zeros((size, 3, 3))), dtype=float)
-        periodic = self.pbc.any(axis=1, keepdims=True)
-        self.cell: Array = cell * periodic[..., None]
+        periodic = np.logical_or.reduce(self.pbc, axis=1)
+        self.cell: Array = cell * periodic[:, None, None]
 
     def pairs(self, cutoff: float, first: Array) -> tuple[Array, Array]:
         """Return edges (2, E) and shifts (E, 3); system g begins at atom `first[g]`."""
@@ -198,7 +198,7 @@ def _merged(pairs: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     edges = np.concatenate([pair[0] for pair in pairs], axis=1)
     shifts = np.concatenate([pair[1] for pair in pairs])
     order = np.argsort(edges[1], kind="stable")
-    return edges[:, order], shifts[order]
+    return edges.take(order, axis=1), shifts[order]
 
 
 def _in_order(values: Sequence[Array], parts: Sequence[_Part], first: Array) -> Array:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn.models.schnet import GaussianSmearing, InteractionBlock, ShiftedSoftplus
 
 from pal.errors import ContractError
 from pal.kernels.models.electrons import Electrons
@@ -17,6 +17,15 @@ from pal.kernels.models.fitting import Recipe
 from pal.kernels.models.graphs import Graphs, element_table
 from pal.kernels.models.potential import Design, Potential
 from pal.roles import Context
+
+with warnings.catch_warnings():
+    # torch_geometric compiles some of itself with torch.jit as it is imported.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from torch_geometric.nn.models.schnet import (
+        GaussianSmearing,
+        InteractionBlock,
+        ShiftedSoftplus,
+    )
 
 
 def schnet(
@@ -144,14 +153,14 @@ class SchNet(nn.Module):
         waves = self.expansion(distances)
         fade = 0.5 * (torch.cos(distances * (math.pi / self._cutoff)) + 1.0)
         for block in self.interactions:
-            features = features + _interaction(block, features, waves, fade, graphs)
+            features = features + interaction(block, features, waves, fade, graphs)
         return graphs.total(self.output(features).squeeze(-1))
 
 
-def _interaction(
+def interaction(
     block: InteractionBlock, features: Tensor, waves: Tensor, fade: Tensor, graphs: Graphs
 ) -> Tensor:
-    """Return what the features (N, hidden) change by.
+    """Return what the features (N, hidden) change by; edges have `waves` (E, k), `fade` (E,).
 
     The forward pass of the block, without the message-passing class, which vmap cannot follow.
     """
