@@ -25,6 +25,7 @@ class Template(StrEnum):
 
     TOY = "toy"
     ATOMS = "atoms"
+    PLUGIN = "plugin"
 
 
 def init(
@@ -35,7 +36,7 @@ def init(
         Template,
         typer.Option(
             help="toy: a surface learned by a numpy committee, needs nothing else; atoms: a "
-            "machine-learned potential of a molecule."
+            "machine-learned potential of a molecule; plugin: a package of kernels of your own."
         ),
     ] = Template.TOY,
 ) -> None:
@@ -57,7 +58,8 @@ def init(
     except OSError as error:
         raise PalError(f"cannot write {directory}: {error.strerror or error}") from error
     typer.echo(f"wrote {', '.join(item.name for item in files)} into {directory}")
-    typer.echo(f"next: {'' if directory == Path('.') else f'cd {directory} && '}pal run")
+    command = "pip install -e '.[test]' && pytest" if template is Template.PLUGIN else "pal run"
+    typer.echo(f"next: {'' if directory == Path('.') else f'cd {directory} && '}{command}")
 
 
 def schema(
