@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from pal import LabelFailure
+from pal.errors import ContractError
+from pal.records import Label, Sample
 
 
 class Morse:
@@ -27,8 +31,10 @@ class Morse:
     def __init__(self, *, depth: float = 4.7, width: float = 1.9, rest: float = 0.74) -> None:
         self._depth, self._width, self._rest = depth, width, rest
 
-    def label(self, sample):
+    def label(self, sample: Sample) -> Label:
         """Return `energy` () in eV and `forces` (atoms, 3) in eV/Å of `positions` in Å."""
+        if not isinstance(sample, Mapping):
+            raise ContractError("morse: expected a sample with the array 'positions'")
         positions = np.asarray(sample["positions"], dtype=float)
         first, second = np.triu_indices(len(positions), 1)
         vectors = positions[first] - positions[second]

@@ -11,12 +11,12 @@ SAMPLE = {
 }
 
 
-def test_keeps_the_contract():
+def test_keeps_the_contract() -> None:
     """Labels are finite arrays, the same each time; the sample is left alone."""
     check_oracle(Morse, SAMPLE)
 
 
-def test_forces_are_minus_the_gradient():
+def test_forces_are_minus_the_gradient() -> None:
     """By central differences of the energy."""
     label = Morse().label(SAMPLE)
     for index in np.ndindex(3, 3):
