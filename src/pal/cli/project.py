@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from pal.errors import PalError, SettingsError
@@ -88,8 +89,9 @@ def kernels(
 
     console = Console()
     if name:
-        for kernel in find(name):
-            _describe(kernel, console)
+        for _, group in itertools.groupby(find(name), key=lambda kernel: kernel.target):
+            kernel, *others = group
+            _describe(kernel, [kernel.role, *(other.role for other in others)], console)
         return
     found = registered_kernels()
     width = max(len(kernel.name) for kernel in found)
@@ -110,22 +112,32 @@ _PLURALS = {
 }
 
 
-def _describe(kernel: Registered, console: Console) -> None:
+def _describe(kernel: Registered, roles: Iterable[str], console: Console) -> None:
     """Print one kernel's page."""
     described = kernel.described
     state = Text(kernel.fix or "installed", style="yellow" if kernel.fix else "green")
-    title = Text.assemble((kernel.name, "bold"), f" ({kernel.role}, {kernel.target})  ", state)
+    title = Text.assemble((kernel.name, "bold"), f" ({', '.join(roles)})  ", state)
     console.print(title, soft_wrap=True)
-    console.print(Text(f"\n{described.summary}\n\n{described.text}\n"))
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("Option", no_wrap=True)
-    for heading in ("Type", "Default", "Meaning"):
-        table.add_column(heading, overflow="fold")
+    console.print(Text(kernel.target, style="dim"), soft_wrap=True)
+    for paragraph in (described.summary, *described.text.split("\n\n")):
+        text = _reflowed(paragraph)
+        console.print(Text(f"\n{text}"), soft_wrap="\n" in text)
+    console.print(Text("\nOptions", style="bold"))
     for option in described.options:
-        table.add_row(option.name, Text(option.kind), Text(option.default), Text(option.meaning))
-    console.print(table)
-    if described.example:
-        console.print(Text(f"\n{described.example}\n"))
+        default = ", needed" if option.required else f" = {option.default}"
+        head = Text.assemble("  ", (option.name, "bold"), (f": {option.kind}{default}", "dim"))
+        console.print(head, soft_wrap=True)
+        console.print(Padding(Text(option.meaning), (0, 0, 0, 6), expand=False))
+    console.print(Text("\nExample", style="bold"))
+    console.print(Padding(Text(described.example), (0, 0, 1, 2), expand=False), soft_wrap=True)
+
+
+def _reflowed(paragraph: str) -> str:
+    """Join the lines of a paragraph, unless it is a list, a table or a formula."""
+    lines = paragraph.splitlines()
+    if any(line.startswith((" ", "-")) for line in lines):
+        return paragraph
+    return " ".join(lines)
 
 
 def bench(context: typer.Context) -> None:
