@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pal.errors import LabelFailure, PalError
 from pal.monitor.metrics import Snapshot
-from pal.records import Batch, Feedback, LabelledSample, Prediction, Ranking, Selection
-from pal.roles import STOP, Committee, Context, Generator, Model, Oracle, Selector
+from pal.records import Batch, Feedback, Feedbacks, LabelledSample, Prediction, Ranking, Selection
+from pal.roles import STOP, Committee, Context, Ensemble, Generator, Model, Oracle, Selector
 
 if TYPE_CHECKING:
     from pal.runtime.campaign import Campaign as Campaign
@@ -20,7 +20,9 @@ __all__ = [
     "Campaign",
     "Committee",
     "Context",
+    "Ensemble",
     "Feedback",
+    "Feedbacks",
     "Generator",
     "LabelFailure",
     "LabelledSample",

@@ -15,7 +15,7 @@ import cloudpickle
 
 from pal.errors import ContractError, KernelImportError
 from pal.records import Batch, Dataset, Metrics, Weights
-from pal.roles import Committee, Context, Model
+from pal.roles import Committee, Context, Ensemble, Generator, Model
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "generator": ("step",),
@@ -25,6 +25,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "initial": ("__iter__",),
 }
 TRAINING_METHODS = ("train", "get_weights", "set_weights")
+ENSEMBLE_METHODS = ("step", "get_state", "set_state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,3 +227,24 @@ def build_committee(spec: KernelSpec, contexts: Sequence[Context], training: boo
     join = getattr(type(models[0]), "committee", None)
     committee: Committee = join(models) if join is not None else Members(models)
     return committee
+
+
+def build_ensemble(walkers: Sequence[Generator]) -> Ensemble | None:
+    """Join several walkers of one class that offers it; None: each moves by itself.
+
+    Raises:
+        ContractError: the class, or its ensemble, lacks a method it needs here.
+    """
+    kinds = {type(walker) for walker in walkers}
+    join = getattr(type(walkers[0]), "ensemble", None) if len(kinds) == 1 < len(walkers) else None
+    if join is None:
+        return None
+    ensemble: Ensemble = join(walkers)
+    for owner in (walkers[0], ensemble):
+        lacking = [m for m in ENSEMBLE_METHODS if not callable(getattr(owner, m, None))]
+        if lacking:
+            raise ContractError(
+                f"{type(owner).__name__} has no method {', '.join(lacking)}, which walkers that "
+                "move together need; see pal.roles.Ensemble"
+            )
+    return ensemble

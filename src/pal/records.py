@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import Any, Final, NamedTuple, TypeAlias, overload
 
 import numpy as np
@@ -241,6 +243,10 @@ class Feedback(NamedTuple):
     version: int
 
 
+_make_feedback: Final = partial(tuple.__new__, Feedback)
+"""From a tuple, in half the time that the class takes: every step of every walker needs it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Feedbacks(Sequence[Feedback]):
     """What n walkers get back, as arrays; a sequence of each one's `Feedback`, too.
@@ -287,15 +293,8 @@ class Feedbacks(Sequence[Feedback]):
         )
 
     def __iter__(self) -> Iterator[Feedback]:
-        version = self.version
-        for mean, deviation, uncertainty, trusted in zip(
-            self.mean,
-            self.deviation,
-            self.uncertainty.tolist(),
-            self.trusted.tolist(),
-            strict=True,
-        ):
-            yield Feedback(mean, deviation, uncertainty, trusted, version)
+        columns = (self.mean, self.deviation, self.uncertainty.tolist(), self.trusted.tolist())
+        return map(_make_feedback, zip(*columns, repeat(self.version)))
 
     def take(self, indices: Sequence[int] | Array) -> Feedbacks:
         """Return the feedback of these walkers, in this order."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pal.errors import Failure
 from pal.exchange.batching import All, Batching
 from pal.exchange.loop import Exchange
-from pal.exchange.walkers import Answer
-from pal.records import Array, Batch, Prediction, Ranking, Sample, Selection
+from pal.records import Array, Batch, Feedbacks, Prediction, Ranking, Sample, Selection
 from pal.transport.board import Board, Meter
 
 
@@ -22,7 +21,7 @@ class Walkers:
     """Walkers that send given samples, all ready."""
 
     samples: Sequence[Sample]
-    answers: list[tuple[list[int], Answer]] = field(default_factory=list)
+    answers: list[tuple[list[int], Feedbacks | None]] = field(default_factory=list)
     waiting: set[int] | None = None
 
     def ready(self) -> NDArray[np.intp]:
@@ -38,19 +37,21 @@ class Walkers:
     def gather(self, who: NDArray[np.intp]) -> Batch:
         return Batch([self.samples[index] for index in who])
 
-    def reply(self, who: NDArray[np.intp], answer: Answer) -> None:
-        assert len(answer.mean) == len(answer.deviation) == len(who)
-        assert len(answer.uncertainty) == len(answer.trusted) == len(who)
-        self.answers.append((who.tolist(), answer))
+    def reply(self, who: NDArray[np.intp], feedback: Feedbacks) -> None:
+        assert len(feedback.mean) == len(feedback.deviation) == len(who)
+        assert len(feedback.uncertainty) == len(feedback.trusted) == len(who)
+        self.answers.append((who.tolist(), feedback))
+
+    def reject(self, who: NDArray[np.intp]) -> None:
+        self.answers.append((who.tolist(), None))
 
     def heard(self) -> dict[int, Any]:
         """What each walker heard in all: the mean, or None where it was rejected."""
         found: dict[int, Any] = {}
-        for who, answer in self.answers:
+        for who, feedback in self.answers:
             for place, walker in enumerate(who):
                 assert walker not in found, "each is answered once"
-                rejected = answer.rejected is not None and answer.rejected[place]
-                found[walker] = None if rejected else answer.mean[place]
+                found[walker] = None if feedback is None else feedback.mean[place]
         return found
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from exchange_fakes import Committee, Desk, meter
+from numpy.typing import NDArray
 
 from pal.exchange.batching import All, Ready
 from pal.exchange.loop import Exchange
-from pal.exchange.walkers import LocalWalkers, SharedWalkers, Walkers
+from pal.exchange.walkers import LocalWalkers, Outbox, SharedWalkers, Walkers
 from pal.records import Batch, Feedback, Prediction, Ranking, Sample, Selection, named
 from pal.transport.doorbell import Doorbell, create_doorbell
 from pal.transport.slots import ALIVE, ExchangeSlots, HostSlots, Slots
@@ -29,7 +32,23 @@ class Lives:
         self.steps = [0] * WALKERS
         self.history: list[list[bytes]] = [[] for _ in range(WALKERS)]
 
-    def step(self, walker: int, feedback: Feedback | None) -> Sample | None:
+    def step(self, rows: Sequence[int], feedback: Sequence[Feedback] | None, out: Outbox) -> None:
+        heard = [None] * len(rows) if feedback is None else feedback
+        for walker, each in zip(rows, heard, strict=True):
+            self.put(walker, self.move(walker, each), out)
+
+    def recover(self, rows: Sequence[int], out: Outbox) -> None:
+        for walker in rows:
+            self.history[walker].append(b"rejected")
+            self.put(walker, self.move(walker, None), out)
+
+    def put(self, walker: int, sample: Sample | None, out: Outbox) -> None:
+        if sample is None:
+            out.end(walker)
+        else:
+            out.send(walker, sample)
+
+    def move(self, walker: int, feedback: Feedback | None) -> Sample | None:
         if feedback is not None:
             heard = named(feedback.mean)["" if self.kind == "bare" else "x"]
             spread = named(feedback.deviation)["" if self.kind == "bare" else "x"]
@@ -55,10 +74,6 @@ class Lives:
         if self.kind == "broken" and self.steps[walker] % 10 == walker:
             return {"x": np.array([np.nan, 0.0])}
         return {"x": place.copy()}
-
-    def recover(self, walker: int) -> Sample | None:
-        self.history[walker].append(b"rejected")
-        return self.step(walker, None)
 
 
 class Members(Committee):
@@ -102,26 +117,38 @@ def live_locally(kind: str, batching: Any) -> list[list[bytes]]:
         hot.round(who)
 
 
-def host(lives: Lives, crew: HostSlots, walkers: range, own: Doorbell, bell: Doorbell) -> None:
+@dataclass
+class Crew:
+    """The outbox of the walkers of one host, known by their numbers."""
+
+    slots: HostSlots
+    walkers: range
+    left: int
+
+    def send(self, walker: int, sample: Sample) -> None:
+        self.slots.send(walker - self.walkers[0], sample)
+
+    def send_all(self, walkers: NDArray[np.intp], samples: Batch) -> None:
+        self.slots.send_all(walkers - self.walkers[0], samples)
+
+    def end(self, walker: int) -> None:
+        self.slots.end(walker - self.walkers[0])
+        self.left -= 1
+
+
+def host(lives: Lives, slots: HostSlots, walkers: range, own: Doorbell, bell: Doorbell) -> None:
     """The loop of a generator host."""
-    left = len(walkers)
-
-    def send(walker: int, sample: Sample | None) -> int:
-        if sample is None:
-            crew.end(walker - walkers[0])
-            return 1
-        crew.send(walker - walkers[0], sample)
-        return 0
-
-    for walker in walkers:
-        left -= send(walker, lives.step(walker, None))
+    crew = Crew(slots, walkers, len(walkers))
+    lives.step(walkers, None, crew)
     bell.ring()
-    while left:
+    while crew.left:
         own.wait()
-        for row, feedback in crew.receive():
-            walker = walkers[row]
-            moved = lives.step(walker, feedback) if feedback else lives.recover(walker)
-            left -= send(walker, moved)
+        for rows, feedback in slots.receive():
+            who = [walkers[row] for row in rows]
+            if feedback is None:
+                lives.recover(who, crew)
+            else:
+                lives.step(who, feedback, crew)
         bell.ring()
 
 

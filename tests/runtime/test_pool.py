@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pal.errors import Failure
-from pal.records import Feedback
+from pal.records import Batch, Feedback
 from pal.roles import STOP
 from pal.runtime.pool import Pool
 
@@ -72,9 +72,39 @@ def sample(walker: int, step: int) -> Any:
     return np.array([walker, step])
 
 
+class Outbox:
+    """Keeps what a pool sends; None for a walker that has ended."""
+
+    def __init__(self) -> None:
+        self.samples: dict[int, Any] = {}
+        self.batches: list[list[int]] = []
+
+    def send(self, row: int, sample: Any) -> None:
+        self.samples[row] = sample
+
+    def send_all(self, rows: Any, samples: Batch) -> None:
+        self.batches.append(rows.tolist())
+        self.samples |= dict(zip(rows.tolist(), samples, strict=True))
+
+    def end(self, row: int) -> None:
+        self.samples[row] = None
+
+
+class Single:
+    """A pool whose walkers are moved one by one, and show their samples at once."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self.save = pool, pool.save
+
+    def step(self, row: int, feedback: Feedback | None) -> Any:
+        out = Outbox()
+        self.pool.step([row], None if feedback is None else [feedback], out)
+        return out.samples[row]
+
+
 def make(script: Script, restarts: int = 3, saved: dict[int, Any] | None = None) -> Any:
     world = World(script, saved)
-    return world, Pool(range(2), world, world, restarts)
+    return world, Single(Pool(range(2), world, world, restarts))
 
 
 def test_walkers_move_by_themselves() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pal.errors import SlotTooSmallError
-from pal.records import Batch, Feedback, named, signature
+from pal.records import Batch, Feedback, Feedbacks, named, signature
 from pal.transport.doorbell import create_doorbell
 from pal.transport.segment import Segment
 from pal.transport.slots import ALIVE, ExchangeSlots, HostSlots, Slots
@@ -55,15 +55,17 @@ class Road:
         who = np.array(sorted(means), np.intp)
         mean = [means[walker] for walker in who]
         spread = [scaled(item, factor) for item in mean]
-        self.exchange.write(who, Batch(mean), Batch(spread))
-        self.exchange.answer(who, who * 0.5, who % 2 == 0, version)
+        self.exchange.answer(
+            who, Feedbacks(Batch(mean), Batch(spread), who * 0.5, who % 2 == 0, version)
+        )
 
     def receive(self) -> dict[int, Feedback | None]:
-        return {
-            first + row: feedback
-            for (first, _), host in zip(self.crews, self.hosts, strict=True)
-            for row, feedback in host.receive()
-        }
+        found: dict[int, Feedback | None] = {}
+        for (first, _), host in zip(self.crews, self.hosts, strict=True):
+            for rows, feedback in host.receive():
+                heard = [None] * len(rows) if feedback is None else feedback
+                found |= dict(zip([first + row for row in rows], heard, strict=True))
+        return found
 
 
 def scaled(record: Any, factor: float) -> Any:
@@ -154,10 +156,8 @@ def test_a_rejected_walker_hears_nothing_and_the_others_do() -> None:
     road.send({walker: np.full(2, float(walker)) for walker in range(3)})
     road.exchange.gather(road.exchange.ready())
     kept = np.array([0, 2])
-    mean = Batch([np.zeros(1), np.full(1, 2.0)])
-    road.exchange.write(kept, mean, mean)
-    who = np.arange(3)
-    road.exchange.answer(who, np.zeros(3), np.ones(3, bool), 1, np.array([False, True, False]))
+    road.exchange.reject(np.array([1]))
+    road.answer({0: np.zeros(1), 2: np.full(1, 2.0)})
     found = road.receive()
     assert found[1] is None
     for walker in kept:
@@ -184,9 +184,8 @@ def test_feedback_too_large_names_walker_and_fix() -> None:
     road.send({0: np.zeros(1), 1: np.zeros(1)})
     who = road.exchange.ready()
     road.exchange.gather(who)
-    large = Batch([np.zeros(ROOM // 12)] * 2)
     with pytest.raises(SlotTooSmallError, match=r"feedback for walker 0 .*exchange\.slot_size"):
-        road.exchange.write(who, large, large)
+        road.answer(dict.fromkeys(who.tolist(), np.zeros(ROOM // 12)))
 
 
 def test_a_record_as_large_as_the_slot_fits() -> None:
@@ -301,8 +300,8 @@ def test_a_host_and_an_exchange_in_two_threads_play_many_rounds() -> None:
             if not (batch == batch[:, :1]).all():
                 errors.append(f"torn sample {batch}")
             mean = Batch.stacked(2 * batch[:, :5])
-            road.exchange.write(who, mean, mean)
-            road.exchange.answer(who, np.zeros(len(who)), np.ones(len(who), bool), 0)
+            trusted = np.ones(len(who), bool)
+            road.exchange.answer(who, Feedbacks(mean, mean, np.zeros(len(who)), trusted, 0))
             back.ring()
     thread.join()
     bell.close()

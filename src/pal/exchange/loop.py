@@ -189,9 +189,7 @@ class Exchange:
     ) -> None:
         """Judge the samples that have a prediction; the walkers of the others start again."""
         good, bad = np.flatnonzero(finite), np.flatnonzero(~finite)
-        self._reject(
-            who[bad], "the committee predicted NaN or infinity for its sample"
-        )
+        self._reject(who[bad], "the committee predicted NaN or infinity for its sample")
         if len(good):
             self._judge(who[good], samples.take(good), prediction.take(good))
 

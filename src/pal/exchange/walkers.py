@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pal.records import Array, Batch, Feedback, Sample
+from pal.records import Batch, Feedback, Feedbacks, Sample
 from pal.transport.doorbell import Doorbell
 from pal.transport.slots import ExchangeSlots
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back to a batch of n walkers. `rejected` ones get no feedback: bool (n,)."""
-
-    mean: Batch
-    deviation: Batch
-    uncertainty: Array
-    trusted: Array
-    version: int
-    rejected: NDArray[np.bool_] | None = None
 
 
 class Walkers(Protocol):
@@ -45,8 +32,12 @@ class Walkers(Protocol):
         """Copy out the samples of these walkers."""
         ...
 
-    def reply(self, who: NDArray[np.intp], answer: Answer) -> None:
+    def reply(self, who: NDArray[np.intp], feedback: Feedbacks) -> None:
         """Answer these walkers, which lets them move on."""
+        ...
+
+    def reject(self, who: NDArray[np.intp]) -> None:
+        """Send these walkers back to their last saved states, without feedback."""
         ...
 
 
@@ -74,45 +65,76 @@ class SharedWalkers:
         """Copy the samples out of the slots."""
         return self._slots.gather(who)
 
-    def reply(self, who: NDArray[np.intp], answer: Answer) -> None:
+    def reply(self, who: NDArray[np.intp], feedback: Feedbacks) -> None:
         """Write the feedback into the slots, then wake each host once."""
-        kept = who
-        mean, deviation = answer.mean, answer.deviation
-        if answer.rejected is not None:
-            keep = np.flatnonzero(~answer.rejected)
-            kept, mean, deviation = who[keep], mean.take(keep), deviation.take(keep)
-        if len(kept):
-            self._slots.write(kept, mean, deviation)
-        self._slots.answer(
-            who, answer.uncertainty, answer.trusted, answer.version, answer.rejected
-        )
+        self._slots.answer(who, feedback)
+        self._ring(who)
+
+    def reject(self, who: NDArray[np.intp]) -> None:
+        """Write down that these samples get no feedback, then wake each host once."""
+        self._slots.reject(who)
+        self._ring(who)
+
+    def _ring(self, who: NDArray[np.intp]) -> None:
         hosts = self._host_of[who]
         for host in hosts if len(self._bells) >= self._host_of.size else np.unique(hosts):
             self._bells[host].ring()
 
 
-class Steps(Protocol):
-    """Moves walkers by their numbers: what `LocalWalkers` needs of a pool of generators."""
+class Outbox(Protocol):
+    """Where walkers put their samples; they are known by their rows within a pool."""
 
-    def step(self, walker: int, feedback: Feedback | None) -> Sample | None:
-        """Move one walker; None when it has ended."""
+    def send(self, row: int, sample: Sample) -> None:
+        """Take the sample of one walker."""
         ...
 
-    def recover(self, walker: int) -> Sample | None:
-        """Take a walker back to its last saved state and move it; None when it has ended."""
+    def send_all(self, rows: NDArray[np.intp], samples: Batch) -> None:
+        """Take the samples of several walkers."""
+        ...
+
+    def end(self, row: int) -> None:
+        """This walker sends nothing more."""
+        ...
+
+
+class Steps(Protocol):
+    """Moves walkers by their rows: what `LocalWalkers` needs of a pool of generators."""
+
+    def step(self, rows: Sequence[int], feedback: Sequence[Feedback] | None, out: Outbox) -> None:
+        """Move walkers, for the first time without feedback; each sends its sample or ends."""
+        ...
+
+    def recover(self, rows: Sequence[int], out: Outbox) -> None:
+        """Take walkers back to their last saved states and move them."""
         ...
 
 
 class LocalWalkers:
-    """Walkers in the exchange's own process: a step is a call, and no message is needed."""
+    """Walkers in the exchange's own process: a step is a call, and no message is needed.
+
+    Samples that came as one batch go to the committee as they are, without a copy, where it is
+    asked for the same walkers.
+    """
 
     def __init__(self, pool: Steps, count: int) -> None:
         self._pool = pool
-        self._samples: list[Sample | None] = [pool.step(index, None) for index in range(count)]
-        self._note()
+        self._samples: list[Sample | None] = [None] * count
+        self._ready: NDArray[np.intp] = np.arange(count)
+        self._joined: tuple[NDArray[np.intp], Batch] | None = None
+        pool.step(range(count), None, self)
 
-    def _note(self) -> None:
-        self._ready = np.array([i for i, s in enumerate(self._samples) if s is not None], np.intp)
+    def send(self, row: int, sample: Sample) -> None:
+        """Keep a sample until the committee is asked for it."""
+        self._samples[row] = sample
+
+    def send_all(self, rows: NDArray[np.intp], samples: Batch) -> None:
+        """Keep a batch of samples in one piece."""
+        self._take_apart()
+        self._joined = (rows, samples)
+
+    def end(self, row: int) -> None:
+        """Wait for this walker no more."""
+        self._ready = self._ready[self._ready != row]
 
     def ready(self) -> NDArray[np.intp]:
         """All that have not ended: they have moved while they were answered."""
@@ -128,28 +150,33 @@ class LocalWalkers:
 
     def gather(self, who: NDArray[np.intp]) -> Batch:
         """Batch the samples."""
+        if self._joined is not None:
+            rows, batch = self._joined
+            if np.array_equal(rows, who):
+                return batch
+            self._take_apart()
         samples = [self._samples[index] for index in who]
         return Batch([sample for sample in samples if sample is not None])
 
-    def reply(self, who: NDArray[np.intp], answer: Answer) -> None:
+    def _take_apart(self) -> None:
+        """Keep the samples of a batch one by one."""
+        if self._joined is not None:
+            (rows, batch), self._joined = self._joined, None
+            for row, sample in zip(rows.tolist(), batch, strict=True):
+                self._samples[row] = sample
+
+    def reply(self, who: NDArray[np.intp], feedback: Feedbacks) -> None:
         """Let each walker make its next move."""
-        step, samples = self._pool.step, self._samples
-        version = answer.version
-        rejected = [False] * len(who) if answer.rejected is None else answer.rejected.tolist()
-        for walker, mean, deviation, uncertainty, trusted, bad in zip(
-            who.tolist(),
-            answer.mean,
-            answer.deviation,
-            answer.uncertainty.tolist(),
-            answer.trusted.tolist(),
-            rejected,
-            strict=True,
-        ):
-            if bad:
-                samples[walker] = self._pool.recover(walker)
-            else:
-                samples[walker] = step(
-                    walker, Feedback(mean, deviation, uncertainty, trusted, version)
-                )
-        if any(samples[walker] is None for walker in who):
-            self._note()
+        self._forget(who)
+        self._pool.step(who.tolist(), feedback, self)
+
+    def reject(self, who: NDArray[np.intp]) -> None:
+        """Let each walker go back."""
+        self._forget(who)
+        self._pool.recover(who.tolist(), self)
+
+    def _forget(self, who: NDArray[np.intp]) -> None:
+        """Let go of samples that are answered."""
+        if self._joined is not None and np.array_equal(self._joined[0], who):
+            self._joined = None
+        self._take_apart()

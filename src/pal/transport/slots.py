@@ -11,14 +11,23 @@ have the same stride, so the samples of all of them are gathered by one indexed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pal.errors import SlotTooSmallError
-from pal.records import BARE, Array, Batch, Feedback, Sample, signature, unnamed
+from pal.records import (
+    BARE,
+    Array,
+    Batch,
+    Feedback,
+    Feedbacks,
+    Sample,
+    signature,
+    unnamed,
+)
 from pal.transport.layout import Layout
 from pal.transport.segment import Segment
 
@@ -167,14 +176,15 @@ class HostSlots:
         self._slots = slots
         self._first = first
         self._all = slice(first, first + count)
-        lines: dict[str, Any] = {
-            name: column[self._all].data for name, column in slots.header.items()
-        }
+        self._lines = {name: column[self._all] for name, column in slots.header.items()}
+        lines: dict[str, Any] = {name: line.data for name, line in self._lines.items()}
         self._state, self._sent, self._answered = lines["state"], lines["sent"], lines["answered"]
         self._key, self._verdict = lines["feedback_key"], lines["verdict"]
+        self._version = lines["version"]
         self._scalars = [lines[name] for name in ("uncertainty", "trusted", "version")]
         self._living = list(range(count))
         self._writers: list[tuple[object, dict[str, Array]]] = [(None, {})] * count
+        self._columns: dict[object, tuple[Layout, dict[str, Array]]] = {}
         self._readers: dict[int, FeedbackReader] = {}
 
     def send(self, row: int, sample: Sample) -> None:
@@ -202,6 +212,29 @@ class HostSlots:
         self._writers[row] = (seen, views)
         return views
 
+    def send_all(self, rows: NDArray[np.intp], samples: Batch) -> None:
+        """Write the samples of several walkers, one copy per name and shape."""
+        if not samples.uniform:
+            for indices, group in samples.groups():
+                self.send_all(rows[indices], group)
+            return
+        columns, lines = samples.columns, self._lines
+        key = tuple((name, c.dtype.str, c.shape[1:]) for name, c in columns.items())
+        if key not in self._columns:
+            layout = Layout.of(samples[0])
+            self._slots.check_room(self._first + int(rows[0]), layout, feedback=False, copies=1)
+            views = self._slots.columns(layout, feedback=False)
+            self._columns[key] = layout, {name: view[self._all] for name, view in views.items()}
+        layout, views = self._columns[key]
+        for row in rows[lines["sample_key"][rows] != layout.key].tolist():
+            self._slots.describe(self._first + row, layout, feedback=False, copies=1)
+            self._writers[row] = (None, {})
+        where = slice(None) if len(rows) == len(self._writers) else rows
+        for name, column in columns.items():
+            views[name][where] = column
+        lines["state"][rows] = ALIVE
+        lines["sent"][rows] += 1
+
     def end(self, row: int) -> None:
         """This walker sends nothing more."""
         self._state[row] = ENDED
@@ -216,25 +249,25 @@ class HostSlots:
         """
         return len(self._living) <= 1 or self._slots.due
 
-    def receive(self) -> Sequence[tuple[int, Feedback | None]]:
-        """Return (row, feedback) for each walker whose answer is there.
+    def receive(self) -> Sequence[tuple[Sequence[int], Sequence[Feedback] | None]]:
+        """Return (rows, feedback) for the walkers whose answers are there.
 
-        The feedback is the walker's own copy, or None where its sample was rejected.
+        Those whose feedback has one layout and version come together, as `Feedbacks` unless it
+        is one walker alone. The feedback is their own copy, or None where samples were rejected.
         """
         answered, sent = self._answered, self._sent
         rows = [row for row in self._living if answered[row] == sent[row]]
-        if len(rows) == 1 and self._verdict[rows[0]] == OK:
-            return ((rows[0], self._reader(rows[0]).one(rows[0], self._scalars)),)
-        found: list[tuple[int, Feedback | None]] = []
-        by_reader: dict[FeedbackReader, list[int]] = {}
+        if len(rows) == 1 and self._verdict[row := rows[0]] == OK:
+            reader = self._readers.get(self._key[row]) or self._reader(row)
+            return ((rows, (reader.one(row, self._scalars),)),)
+        verdict, key, version = self._verdict, self._key, self._version
+        alike: dict[tuple[int, int, int], list[int]] = {}
         for row in rows:
-            if self._verdict[row] == OK:
-                by_reader.setdefault(self._reader(row), []).append(row)
-            else:
-                found.append((row, None))
-        for reader, members in by_reader.items():
-            found += reader.several(members, self._scalars)
-        return found
+            alike.setdefault((verdict[row], key[row], version[row]), []).append(row)
+        return [
+            (some, self._reader(some[0]).several(some, self._lines) if kind[0] == OK else None)
+            for kind, some in alike.items()
+        ]
 
     def _reader(self, row: int) -> FeedbackReader:
         key = self._key[row]
@@ -269,18 +302,24 @@ class FeedbackReader:
             deviation = {name: pair[1] for name, pair in both.items()}
         return Feedback(mean, deviation, uncertainty[row], trusted[row] != 0, version[row])
 
-    def several(self, rows: list[int], scalars: Sequence[Any]) -> Iterator[tuple[int, Feedback]]:
-        """Yield the feedback of several walkers, copied together."""
-        uncertainty, trusted, version = scalars
-        whole = len(rows) == self._size
-        both = {n: pair.copy() if whole else pair[rows] for n, pair in self._pairs.items()}
-        means = Batch.stacked({name: pair[:, 0] for name, pair in both.items()})
-        deviations = Batch.stacked({name: pair[:, 1] for name, pair in both.items()})
-        for row, mean, deviation in zip(rows, means, deviations, strict=True):
-            yield (
-                row,
-                Feedback(mean, deviation, uncertainty[row], trusted[row] != 0, version[row]),
-            )
+    def several(self, rows: list[int], lines: Mapping[str, Array]) -> Feedbacks:
+        """Return the feedback of several walkers, copied together."""
+        if len(rows) == self._size:
+            both = {name: pair.copy() for name, pair in self._pairs.items()}
+            uncertainty = lines["uncertainty"].copy()
+            trusted = lines["trusted"] != 0
+        else:
+            which = np.array(rows, np.intp)
+            both = {name: pair[which] for name, pair in self._pairs.items()}
+            uncertainty = lines["uncertainty"][which]
+            trusted = lines["trusted"][which] != 0
+        return Feedbacks(
+            Batch.stacked({name: pair[:, 0] for name, pair in both.items()}),
+            Batch.stacked({name: pair[:, 1] for name, pair in both.items()}),
+            uncertainty,
+            trusted,
+            int(lines["version"][rows[0]]),
+        )
 
 
 def _joined(first: Array, second: Array) -> Array:
@@ -346,11 +385,25 @@ class ExchangeSlots:
             self._columns[key] = self._slots.columns(layout, feedback=False)
         return self._columns[key]
 
-    def write(self, who: NDArray[np.intp], mean: Batch, deviation: Batch) -> None:
-        """Write the feedback's arrays into the slots of these walkers."""
+    def answer(self, who: NDArray[np.intp], feedback: Feedbacks) -> None:
+        """Write the feedback into the slots of these walkers. The caller rings the hosts."""
+        self._write(who, feedback.mean, feedback.deviation)
+        header = self._header
+        header["uncertainty"][who] = feedback.uncertainty
+        header["trusted"][who] = feedback.trusted
+        header["version"][who] = feedback.version
+        header["verdict"][who] = OK
+        header["answered"][who] = self._taken[who]
+
+    def reject(self, who: NDArray[np.intp]) -> None:
+        """Tell these walkers that their samples get no feedback. The caller rings the hosts."""
+        self._header["verdict"][who] = REJECTED
+        self._header["answered"][who] = self._taken[who]
+
+    def _write(self, who: NDArray[np.intp], mean: Batch, deviation: Batch) -> None:
         if not mean.uniform:
             for indices, group in mean.groups():
-                self.write(who[indices], group, deviation.take(indices))
+                self._write(who[indices], group, deviation.take(indices))
             return
         columns, spread = mean.columns, deviation.columns
         key = tuple((name, c.dtype.str, c.shape[1:]) for name, c in columns.items())
@@ -367,19 +420,3 @@ class ExchangeSlots:
         for name, column in columns.items():
             means[name][where] = column
             deviations[name][where] = spread[name]
-
-    def answer(
-        self,
-        who: NDArray[np.intp],
-        uncertainty: Array,
-        trusted: Array,
-        version: int,
-        rejected: NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Write the scalars and count the samples as answered. The caller rings the hosts."""
-        header = self._header
-        header["uncertainty"][who] = uncertainty
-        header["trusted"][who] = trusted
-        header["version"][who] = version
-        header["verdict"][who] = OK if rejected is None else rejected
-        header["answered"][who] = self._taken[who]

@@ -6,9 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pal.errors import Failure
 from pal.ledger.directory import RunDirectory
-from pal.records import Sample
+from pal.records import Batch, Sample
 from pal.roles import Generator
 from pal.runtime.messages import Failed, Shutdown, StopAsked
 from pal.runtime.pool import Pool
@@ -70,7 +73,7 @@ def saved_walkers(directory: RunDirectory) -> dict[int, Any]:
 
 
 class Host:
-    """The loop of a generator host."""
+    """The loop of a generator host, and the outbox of its walkers."""
 
     def __init__(self, desk: Desktop) -> None:
         assert desk.slots is not None
@@ -79,17 +82,17 @@ class Host:
         walkers = desk.job.walkers
         source = WalkerSource(desk)
         self._pool = Pool(walkers, source, source, desk.job.restarts)
-        self._first = walkers[0]
         self._slots = HostSlots(desk.slots, walkers[0], len(walkers))
-        self._save_at = time.monotonic() + desk.job.save_interval
+        self._rung = time.monotonic()
+        self._news = False
+        self._save_at = self._rung + desk.job.save_interval
 
     def run(self) -> None:
         """Move walkers as answers come, until told to shut down."""
         desk = self._desk
         desk.ready()
         with desk.meter.working():
-            for row, walker in enumerate(desk.job.walkers):
-                self._send(row, self._pool.step(walker, None))
+            self._pool.step(range(len(desk.job.walkers)), None, self)
         self._exchange.ring()
         while True:
             self._own.wait()
@@ -100,33 +103,41 @@ class Host:
 
     def _move_answered(self) -> None:
         """Move every walker whose answer is there."""
-        slots, pool, first = self._slots, self._pool, self._first
-        rung = self._desk.meter.begin()
-        news = False
-        for row, feedback in slots.receive():
+        pool = self._pool
+        self._rung = self._desk.meter.begin()
+        self._news = False
+        for rows, feedback in self._slots.receive():
             if feedback is None:
-                self._send(row, pool.recover(first + row))
+                pool.recover(rows, self)
             else:
-                self._send(row, pool.step(first + row, feedback))
-            news = True
-            now = time.monotonic()
-            if now - rung > _RING_AFTER:
-                if slots.due:
-                    self._exchange.ring()
-                rung, news = now, False
+                pool.step(rows, feedback, self)
         self._desk.meter.end()
-        if news and slots.due:
+        if self._news and self._slots.due:
             self._exchange.ring()
-        if rung > self._save_at:
+        if self._rung > self._save_at:
             pool.save()
-            self._save_at = rung + self._desk.job.save_interval
+            self._save_at = self._rung + self._desk.job.save_interval
 
-    def _send(self, row: int, sample: Sample | None) -> None:
-        if sample is None:
-            self._slots.end(row)
-            self._exchange.ring()
+    def send(self, row: int, sample: Sample) -> None:
+        """Write a sample into its slot; announce it soon where the others take their time."""
+        self._slots.send(row, sample)
+        now = time.monotonic()
+        if now - self._rung > _RING_AFTER:
+            if self._slots.due:
+                self._exchange.ring()
+            self._rung, self._news = now, False
         else:
-            self._slots.send(row, sample)
+            self._news = True
+
+    def send_all(self, rows: NDArray[np.intp], samples: Batch) -> None:
+        """Write samples into their slots."""
+        self._slots.send_all(rows, samples)
+        self._news = True
+
+    def end(self, row: int) -> None:
+        """Let the exchange wait for this walker no more."""
+        self._slots.end(row)
+        self._exchange.ring()
 
     def _shutdown(self) -> bool:
         while (message := self._desk.channel.receive()) is not None:
