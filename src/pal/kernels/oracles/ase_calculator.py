@@ -31,7 +31,7 @@ from ase.calculators.names import builtin
 from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import to_atoms
 from pal.kernels.oracles.ase_programs import PROGRAMS, Program, merged, with_electrons
-from pal.kernels.oracles.kept import Kept, empty_scratch
+from pal.kernels.oracles.kept import Kept
 from pal.kernels.oracles.program import find_program, last_words, text_of, thread_environment
 from pal.kernels.oracles.sanity import sane
 from pal.records import Array, Label, Sample
@@ -151,18 +151,10 @@ class AseCalculator:
     def _by_program(self, atoms: Atoms, options: Mapping[str, Any]) -> Label:
         moments = atoms.get_initial_magnetic_moments().sum()
         key = (self._name, atoms.numbers.tolist(), float(moments), repr(options))
-        if self._kept.give(key):
-            try:
-                label = self._calculated(atoms, merged(options, self._program.restart))
-            except LabelFailure:
-                # Maybe these orbitals led it astray: the sample deserves a start of its own.
-                self._kept.forget(key)
-                empty_scratch()
-                label = self._calculated(atoms, options)
-        else:
-            label = self._calculated(atoms, options)
-        self._kept.take(key)
-        return label
+        again = merged(options, self._program.restart)
+        return self._kept.label(
+            key, lambda kept: self._calculated(atoms, again if kept else options)
+        )
 
     def _calculated(self, atoms: Atoms, options: Mapping[str, Any]) -> Label:
         """Run the program once; whatever goes wrong then is its failure, with its last words."""

@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from pal.errors import LabelFailure
+from pal.records import Label
 
 CAPACITY = 16
 """Molecules whose files are kept; the one that was not used for longest goes first."""
@@ -24,6 +27,24 @@ class Kept:
         # Absolute, because labels are made in another folder.
         self._folder = Path(os.path.abspath(directory)) / "kept"
         self._patterns = tuple(patterns)
+
+    def label(self, key: object, compute: Callable[[bool], Label]) -> Label:
+        """Return what `compute(True)` makes of kept files in the scratch folder, then keep anew.
+
+        Without such files, or where it fails with them, `compute(False)` begins from scratch:
+        maybe the old orbitals led it astray, and the sample deserves a start of its own.
+        """
+        if not self.give(key):
+            label = compute(False)
+        else:
+            try:
+                label = compute(True)
+            except LabelFailure:
+                self.forget(key)
+                empty_scratch()
+                label = compute(False)
+        self.take(key)
+        return label
 
     def give(self, key: object) -> bool:
         """Copy what was kept for `key` into the working directory; return whether there is any."""
