@@ -1,10 +1,15 @@
 """The oracle's labels are energies and their gradients, or an honest no."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from tblite.exceptions import TBLiteRuntimeError
+from tblite.interface import Calculator
+from threadpoolctl import threadpool_info
 
 from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import read_samples, to_atoms, to_label, to_sample, write_labelled
@@ -58,6 +63,100 @@ def test_charge_comes_from_the_sample_or_the_option():
     by_sample = float(Xtb().label({**WATER, "charge": np.array(1.0)})["energy"])
     assert by_option == by_sample
     assert by_sample - neutral > 5.0  # an ionisation costs many eV
+
+
+def test_spin_comes_from_the_sample_or_the_option():
+    oxygen = to_sample(molecule("O2"))
+    by_option = float(Xtb(spin=2).label(oxygen)["energy"])
+    by_sample = float(Xtb().label({**oxygen, "spin": np.array(2.0)})["energy"])
+    assert by_option == by_sample != float(Xtb().label(oxygen)["energy"])
+
+
+@pytest.mark.parametrize("method", ["GFN1-xTB", "GFN2-xTB"])
+def test_forces_on_a_crystal_are_the_negative_gradient(method):
+    crystal = bulk("Si")
+    crystal.rattle(0.05, seed=1)
+    oracle, sample, step = Xtb(method=method, accuracy=0.01), to_sample(crystal), 1e-3
+    shift = np.array([[step, 0, 0], [0, 0, 0]])
+    plus, minus = (
+        float(oracle.label({**sample, "positions": sample["positions"] + s})["energy"])
+        for s in (shift, -shift)
+    )
+    force = oracle.label(sample)["forces"][0, 0]
+    assert -(plus - minus) / (2 * step) == pytest.approx(force, abs=1e-3)
+    again = {**sample, "positions": sample["positions"] + sample["cell"][1]}
+    assert float(oracle.label(again)["energy"]) == pytest.approx(
+        float(oracle.label(sample)["energy"]), abs=1e-5
+    )
+
+
+def test_no_surface_passes_for_a_crystal(bent):
+    surface = {**bent, "cell": 9.0 * np.eye(3), "pbc": np.array([True, True, False])}
+    with pytest.raises(ContractError, match=r"in all directions.*\[True, True, False\].*vacuum"):
+        Xtb().label(surface)
+
+
+def test_begins_with_the_last_charges_of_the_same_composition(bent, monkeypatch):
+    starts = []
+    singlepoint = Calculator.singlepoint
+
+    def watched(calculator, start=None):
+        starts.append(start is not None)
+        return singlepoint(calculator, start)
+
+    monkeypatch.setattr(Calculator, "singlepoint", watched)
+    oracle = Xtb()
+    first, again = oracle.label(bent), oracle.label(bent)
+    for sample in (to_sample(molecule("NH3")), {**bent, "charge": np.array(1.0)}):
+        oracle.label(sample)
+    assert starts == [False, True, False, False]
+    assert float(first["energy"]) == pytest.approx(float(again["energy"]), abs=1e-5)
+    Xtb(restart=False).label(bent)
+    assert not starts[-1]
+
+
+def test_a_bad_start_is_no_reason_to_fail(bent, monkeypatch):
+    oracle = Xtb()
+    expected = float(oracle.label(bent)["energy"])
+    singlepoint = Calculator.singlepoint
+
+    def misled(calculator, start=None):
+        if start is not None:
+            raise TBLiteRuntimeError("SCF not converged")
+        return singlepoint(calculator)
+
+    monkeypatch.setattr(Calculator, "singlepoint", misled)
+    assert float(oracle.label(bent)["energy"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_threads_are_those_of_the_context_while_it_calculates(bent, context, monkeypatch):
+    seen = []
+    singlepoint = Calculator.singlepoint
+
+    def watched(calculator, start=None):
+        seen.append(openmp())
+        return singlepoint(calculator, start)
+
+    def openmp():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"}
+
+    monkeypatch.setattr(Calculator, "singlepoint", watched)
+    before = openmp()
+    Xtb(replace(context(), threads=3)).label(bent)
+    assert seen == [{3}]
+    assert openmp() == before
+
+
+@pytest.mark.parametrize("options", [{"method": "GFN3-xTB"}, {"solvent": "mercury"}])
+def test_what_tblite_does_not_know_is_refused_at_once(options):
+    (value,) = options.values()
+    with pytest.raises(ContractError, match=f"xtb: tblite refuses .*{value}"):
+        Xtb(**options)
+
+
+def test_solvation_binds_water(bent):
+    gain = float(Xtb(solvent="water").label(bent)["energy"]) - float(Xtb().label(bent)["energy"])
+    assert -1.0 < gain < -0.1
 
 
 def test_prints_nothing(bent, capfd):

@@ -2,39 +2,83 @@
 
 from __future__ import annotations
 
-import numpy as np
-from ase.units import Bohr, Hartree
-from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
-from tblite.interface import Calculator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
-from pal.errors import LabelFailure
+import numpy as np
+from ase import Atoms
+from ase.units import Bohr, Hartree, kB
+from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
+from tblite.interface import Calculator, Result
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import to_atoms
+from pal.kernels.oracles.electrons import Composition, Recent, composition
 from pal.kernels.oracles.sanity import sane
 from pal.records import Array, Label, Sample
+from pal.roles import Context
 
 
 class Xtb:
-    """Oracle: energy and forces of an isolated molecule.
+    """Semi-empirical energy and forces of molecules and crystals: GFN-xTB by tblite.
 
-    Method: Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019) for the default
-    "GFN2-xTB"; "GFN1-xTB" and "IPEA1-xTB" are known, too. `charge` (e) is used where the sample
-    carries none. Labels with a force component beyond `max_force` (eV/Å) are refused: such a
-    geometry is not physical, and would only spoil the fit. `accuracy` scales tblite's
-    thresholds of convergence (smaller is tighter); `max_iterations` bounds them.
+    Method: Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019) for "GFN2-xTB";
+    Grimme, Bannwarth, Shushkov, ibid. 13, 1989 (2017) for "GFN1-xTB"; solvation: Ehlert, Stahn,
+    Spicher, Grimme, ibid. 17, 4250 (2021). Samples with `pbc` are calculated as crystals. The
+    methods have no spin polarisation: unpaired electrons only change the occupation.
+
+    Each calculation begins with the charges of the last one of the same composition, which
+    saves cycles and leaves a trace of history within the threshold of convergence.
+
+    Options:
+        method: the parametrisation.
+        charge: total charge in e, where the sample carries none.
+        spin: number of unpaired electrons, where the sample carries none; by default the lowest.
+        solvent: name of an implicit solvent (ALPB), such as "water"; by default none.
+        electronic_temperature: of the occupation, in K.
+        accuracy: scales tblite's thresholds of convergence; smaller is tighter.
+        max_iterations: cycles until the calculation is given up.
+        restart: begin with the charges of the last label of the same composition.
+        max_force: in eV/Å; labels with a larger force component are refused.
+
+    Example:
+        [oracle]
+        kernel = "xtb"
+        workers = 2
+        deadline = "1 min"
+        options = { method = "GFN2-xTB", charge = 1.0, solvent = "water" }
     """
 
     def __init__(
         self,
-        method: str = "GFN2-xTB",
+        context: Context | None = None,
+        *,
+        method: Literal["GFN2-xTB", "GFN1-xTB", "IPEA1-xTB"] = "GFN2-xTB",
         charge: float = 0.0,
-        max_force: float = 50.0,
+        spin: int | None = None,
+        solvent: str | None = None,
+        electronic_temperature: float = 300.0,
         accuracy: float = 1.0,
         max_iterations: int = 250,
+        restart: bool = True,
+        max_force: float = 50.0,
     ) -> None:
         self._method = method
         self._charge = charge
+        self._spin = spin
+        self._solvent = solvent
+        self._settings = {
+            "accuracy": accuracy,
+            "max-iter": max_iterations,
+            "temperature": electronic_temperature * kB / Hartree,
+            "verbosity": 0,
+        }
         self._max_force = max_force
-        self._settings = {"accuracy": accuracy, "max-iter": max_iterations, "verbosity": 0}
+        self._threads = None if context is None else context.threads
+        self._pools = ThreadpoolController()
+        self._recent: Recent[Result] = Recent(16 if restart else 0)
+        self._try_options()
 
     def label(self, sample: Sample) -> Label:
         """Return `energy` (eV) and `forces` (atoms, 3) in eV/Å.
@@ -43,20 +87,69 @@ class Xtb:
             LabelFailure: the calculation did not converge, or the forces exceed `max_force`.
         """
         atoms = to_atoms(sample)
-        charge = float(atoms.info.get("charge", self._charge))
-        energy, forces = self._single_point(atoms.numbers, atoms.positions, charge)
-        label = {"energy": np.asarray(energy), "forces": forces}
+        system = composition(atoms, self._charge, self._spin, self._method)
+        with self._limited():
+            result = self._calculate(atoms, system)
+        forces = -np.asarray(result.get("gradient")) * (Hartree / Bohr)
+        label = {"energy": np.asarray(result.get("energy") * Hartree), "forces": forces}
         return sane(label, self._max_force, self._method)
 
-    def _single_point(
-        self, numbers: Array, positions: Array, charge: float
-    ) -> tuple[float, Array]:
+    def _try_options(self) -> None:
+        """Set a molecule up, so that wrong options are refused before any label."""
         try:
-            calculator = Calculator(self._method, numbers, positions / Bohr, charge=charge)
-            for name, value in self._settings.items():
-                calculator.set(name, value)
-            result = calculator.singlepoint()
+            self._calculator(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), Composition((1, 1), 0, 0))
+        except (TBLiteRuntimeError, TBLiteValueError) as error:
+            options = f"method = {self._method!r}, solvent = {self._solvent!r}"
+            raise ContractError(f"xtb: tblite refuses {options}: {error}") from error
+
+    def _limited(self) -> AbstractContextManager[Any]:
+        """OpenMP has read its environment long ago: the number of threads is set by hand."""
+        if self._threads is None:
+            return nullcontext()
+        limits: AbstractContextManager[Any] = self._pools.limit(
+            limits=self._threads, user_api="openmp"
+        )
+        return limits
+
+    def _calculate(self, atoms: Atoms, system: Composition) -> Result:
+        """Return a converged result; a bad start is no reason to fail."""
+        try:
+            calculator = self._calculator(atoms, system)
+            before = self._recent.take(system)
+            try:
+                result = calculator.singlepoint(before)
+            except TBLiteRuntimeError:
+                if before is None:
+                    raise
+                result = self._calculator(atoms, system).singlepoint()
         except (TBLiteRuntimeError, TBLiteValueError) as error:
             raise LabelFailure(f"{self._method}: {error}") from error
-        gradient = np.asarray(result.get("gradient"))
-        return float(result.get("energy")) * Hartree, -gradient * (Hartree / Bohr)
+        self._recent[system] = result
+        return result
+
+    def _calculator(self, atoms: Atoms, system: Composition) -> Calculator:
+        calculator = Calculator(
+            self._method,
+            atoms.numbers,
+            atoms.positions / Bohr,
+            charge=system.charge,
+            uhf=system.spin,
+            **self._lattice(atoms),
+        )
+        for name, value in self._settings.items():
+            calculator.set(name, value)
+        if self._solvent is not None:
+            calculator.add("alpb-solvation", self._solvent)
+        return calculator
+
+    def _lattice(self, atoms: Atoms) -> dict[str, Array]:
+        """Tblite repeats cells in all directions, whatever it is told: do not let it pretend."""
+        if not atoms.pbc.any():
+            return {}
+        if not atoms.pbc.all() or self._solvent is not None:
+            raise ContractError(
+                f"xtb: tblite knows crystals repeated in all directions, without solvent; got "
+                f"pbc = {atoms.pbc.tolist()}, solvent = {self._solvent!r}. Give surfaces and "
+                "wires a cell with vacuum, and pbc = [true, true, true]"
+            )
+        return {"lattice": np.array(atoms.cell) / Bohr, "periodic": np.array(atoms.pbc)}
