@@ -44,7 +44,7 @@ class Influence(Protocol):
     clock: int
 
     def over(self, calculator: Calculator) -> Calculator:
-        """Return a calculator that adds this influence to another one's forces."""
+        """Return a calculator that adds this influence, as it is then, to another's forces."""
         ...
 
     def advance(self, positions: Array) -> None:
@@ -144,8 +144,6 @@ class Trajectory:
                 atoms, committee = self._place(positions, self._thermal(rng), {}, ask)
                 dynamics = self._plan.integrator.build(atoms, rng)
                 continue
-            # What acts on the atoms may have changed; the committee's answer has not.
-            atoms.calc = influence.over(committee)
             if len(self._journal) >= ANSWERS:
                 influence.record()
                 self._journal.mark(
