@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pal import STOP, Batch, Context, LabelFailure, Prediction, Ranking, Selection
-from pal.records import Array, Dataset, Feedback, Label, Metrics, Sample, Weights
+from pal.records import Array, Dataset, Feedback, Feedbacks, Label, Metrics, Sample, Weights
 
 
 def first_time(flag: str | Path) -> bool:
@@ -114,6 +114,57 @@ class Once(Walk):
                 suicide()
             return np.array([np.nan, 0.0])
         return sample
+
+
+class Herd(Walk):
+    """Walks alone as in its herd. `deed` of the herd, or of walker 1, at its tenth step."""
+
+    def __init__(
+        self, context: Context, trace: str = "", deed: str = "", flag: str = "", log: str = ""
+    ) -> None:
+        super().__init__(context, trace)
+        self.deed, self.flag, self.log = deed, flag, log
+
+    @classmethod
+    def ensemble(cls, walkers: Sequence[Herd]) -> Herded:
+        return Herded(walkers)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "rng": self.rng.bit_generator.state}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        self.rng.bit_generator.state = state["rng"]
+
+
+class Herded:
+    """The ensemble of a herd; notes how many moved in each call, and how far the first is."""
+
+    def __init__(self, walkers: Sequence[Herd]) -> None:
+        self.walkers = walkers
+
+    def step(self, rows: Array, feedback: Feedbacks | None) -> Any:
+        heard = [None] * len(rows) if feedback is None else feedback
+        pairs = list(zip([self.walkers[row] for row in rows], heard, strict=True))
+        samples: list[Any] = [walker.step(each) for walker, each in pairs]
+        first = self.walkers[0]
+        if first.log:
+            with open(first.log, "a") as file:
+                file.write(f"{len(rows)} {first.steps}\n")
+        due = [walker.index == 1 and walker.steps == 10 for walker, _ in pairs]
+        if first.deed and any(due) and first_time(first.flag):
+            if first.deed == "raise":
+                raise RuntimeError("the herd stumbles")
+            place = due.index(True)
+            samples[place] = STOP if first.deed == "stop" else np.full(2, np.nan)
+            return samples
+        return Batch.stacked(np.array(samples))
+
+    def get_state(self, row: int) -> Any:
+        return self.walkers[row].get_state()
+
+    def set_state(self, row: int, state: Any) -> None:
+        self.walkers[row].set_state(state)
 
 
 class Broken(Walk):

@@ -107,8 +107,8 @@ def exchange(walkers: Walkers, batching: Any) -> Exchange:
     )
 
 
-def live_locally(kind: str, batching: Any) -> list[list[bytes]]:
-    lives = Lives(kind)
+def live_locally(kind: str, batching: Any, lives: Lives | None = None) -> list[list[bytes]]:
+    lives = lives or Lives(kind)
     hot = exchange(LocalWalkers(lives, WALKERS), batching)
     while True:
         who, seconds = hot.patience()
@@ -152,9 +152,11 @@ def host(lives: Lives, slots: HostSlots, walkers: range, own: Doorbell, bell: Do
         bell.ring()
 
 
-def live_in_hosts(kind: str, batching: Any, hosts: int) -> list[list[bytes]]:
+def live_in_hosts(
+    kind: str, batching: Any, hosts: int, lives: Lives | None = None
+) -> list[list[bytes]]:
     """Hosts in threads, with the same slots and doorbells that processes have."""
-    lives, slots = Lives(kind), Slots.create(WALKERS, 1 << 13)
+    lives, slots = lives or Lives(kind), Slots.create(WALKERS, 1 << 13)
     slots.header["state"][:] = ALIVE
     own, bells = create_doorbell(), [create_doorbell() for _ in range(hosts)]
     bounds = [index * WALKERS // hosts for index in range(hosts + 1)]
@@ -195,3 +197,37 @@ def test_histories_are_the_same_to_the_bit(kind: str, hosts: int) -> None:
 def test_walkers_that_share_nothing_do_not_feel_the_batching(batching: Any) -> None:
     """This committee treats each sample by itself, so any batches give the same lives."""
     assert live_in_hosts("named", batching, 3) == live_locally("named", All())
+
+
+class Joined(Lives):
+    """The same lives, sent together where nobody ends."""
+
+    def step(self, rows: Sequence[int], feedback: Sequence[Feedback] | None, out: Outbox) -> None:
+        heard = [None] * len(rows) if feedback is None else feedback
+        moved = [self.move(walker, each) for walker, each in zip(rows, heard, strict=True)]
+        samples = [sample for sample in moved if sample is not None]
+        if len(samples) == len(rows):
+            together = Batch(samples)
+            if together.uniform:
+                together = Batch.stacked(together.columns)
+            out.send_all(np.array(rows, np.intp), together)
+            return
+        for walker, sample in zip(rows, moved, strict=True):
+            self.put(walker, sample, out)
+
+
+@pytest.mark.parametrize("kind", ["bare", "named", "mixed", "broken"])
+@pytest.mark.parametrize("batching", [All(), All(3), Ready(limit=2)])
+def test_walkers_that_move_together_live_the_same_lives(kind: str, batching: Any) -> None:
+    alone = live_locally(kind, All())
+    assert live_locally(kind, batching, Joined(kind)) == alone
+    assert live_in_hosts(kind, batching, 2, Joined(kind)) == alone
+
+
+def test_samples_sent_together_reach_the_committee_without_a_copy() -> None:
+    lives = Joined("bare")
+    walkers = LocalWalkers(lives, WALKERS)
+    batch = walkers.gather(walkers.ready())
+    assert np.asarray(walkers.gather(walkers.ready())) is np.asarray(batch)
+    part = walkers.gather(np.array([1, 4]))
+    np.testing.assert_array_equal(np.asarray(part), np.asarray(batch)[[1, 4]])

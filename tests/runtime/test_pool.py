@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pal.errors import Failure
-from pal.records import Batch, Feedback
+from pal.errors import ContractError, Failure
+from pal.records import Batch, Feedback, Feedbacks
 from pal.roles import STOP
 from pal.runtime.pool import Pool
 
@@ -47,9 +47,10 @@ class World:
         self.built: list[Counter] = []
         self.failures: list[Failure] = []
         self.stops: list[str] = []
+        self.kind = Counter
 
     def build(self, walker: int) -> Counter:
-        self.built.append(Counter(walker, self.script))
+        self.built.append(self.kind(walker, self.script))
         return self.built[-1]
 
     def load(self, walker: int) -> Any | None:
@@ -217,3 +218,179 @@ def test_walkers_without_a_state_are_not_saved() -> None:
     pool = Pool(range(2), world, world, 1)
     pool.save()
     assert not world.saved
+
+
+class Crowd:
+    """An ensemble of `Counter`s; `spoil` changes what it returns, or raises."""
+
+    def __init__(self, walkers: Sequence[Any], spoil: Callable[[Any], Any]) -> None:
+        self.walkers, self.spoil = walkers, spoil
+        self.calls: list[tuple[list[int], Feedbacks | None]] = []
+
+    def step(self, rows: Any, feedback: Feedbacks | None) -> Any:
+        self.calls.append((rows.tolist(), feedback))
+        heard = [None] * len(rows) if feedback is None else feedback
+        moved = [self.walkers[row].step(one) for row, one in zip(rows, heard, strict=True)]
+        return self.spoil(Batch(moved))
+
+    def get_state(self, row: int) -> Any:
+        return self.walkers[row].get_state()
+
+    def set_state(self, row: int, state: Any) -> None:
+        self.walkers[row].set_state(state)
+
+
+def crowd(
+    script: Script = sample,
+    spoil: Callable[[Any], Any] = lambda moved: moved,
+    restarts: int = 3,
+    saved: dict[int, Any] | None = None,
+) -> tuple[World, Pool, list[Crowd], Outbox]:
+    """Make a pool of walkers 4, 5 and 6 that move together."""
+    made: list[Crowd] = []
+
+    class Joining(Counter):
+        @classmethod
+        def ensemble(cls, walkers: Sequence[Any]) -> Crowd:
+            made.append(Crowd(walkers, spoil))
+            return made[-1]
+
+    world = World(script, saved)
+    world.kind = Joining
+    return world, Pool(range(4, 7), world, world, restarts), made, Outbox()
+
+
+def heard(count: int) -> list[Feedback]:
+    return [Feedback(np.full(1, k), np.zeros(1), 0.5 * k, k == 1, 3) for k in range(count)]
+
+
+def test_walkers_of_a_class_with_an_ensemble_move_in_one_call() -> None:
+    world, pool, (joined,), out = crowd()
+    pool.step(range(3), None, out)
+    pool.step([0, 2], heard(2), out)
+    assert out.batches == [[0, 1, 2], [0, 2]]
+    assert [out.samples[row].tolist() for row in range(3)] == [[4, 2], [5, 1], [6, 2]]
+    rows, feedback = joined.calls[1]
+    assert rows == [0, 2]
+    assert feedback is not None
+    assert np.asarray(feedback.mean).tolist() == [[0], [1]]
+    assert feedback.uncertainty.tolist() == [0.0, 0.5]
+    assert feedback.trusted.tolist() == [False, True]
+    assert feedback.version == 3
+    assert not world.failures
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_walker_or_walkers_of_several_classes_move_by_themselves(count: int) -> None:
+    world, _, made, out = crowd()
+    kinds = iter([world.kind, Counter])
+    world.build = lambda walker: next(kinds)(walker, sample)  # type: ignore[method-assign]
+    pool = Pool(range(count), world, world, 3)
+    pool.step(range(count), None, out)
+    assert len(made) == 1, "that of the first pool only"
+    assert not out.batches
+    assert out.samples[0].tolist() == [0, 1]
+
+
+def test_an_ensemble_takes_up_saved_states_and_saves_them_walker_by_walker() -> None:
+    world, pool, _, out = crowd(saved={5: 41})
+    pool.step(range(3), None, out)
+    assert [out.samples[row].tolist() for row in range(3)] == [[4, 1], [5, 42], [6, 1]]
+    pool.save()
+    assert world.saved == {4: 1, 5: 42, 6: 1}
+
+
+def test_a_failing_ensemble_takes_its_walkers_back_and_leaves_those_that_waited() -> None:
+    bad = iter([False, False, True])
+
+    def stumble(moved: Any) -> Any:
+        if next(bad, False):
+            raise ValueError("stumble")
+        return moved
+
+    world, pool, _, out = crowd(spoil=stumble)
+    pool.step(range(3), None, out)
+    pool.save()
+    pool.step(range(3), heard(3), out)
+    pool.step([0, 2], heard(2), out)
+    assert [(f.index, f.kind) for f in world.failures] == [(4, "ValueError"), (6, "ValueError")]
+    assert [out.samples[row].tolist() for row in range(3)] == [[4, 2], [5, 2], [6, 2]]
+    pool.step(range(3), heard(3), out)
+    assert [out.samples[row].tolist() for row in range(3)] == [[4, 3], [5, 3], [6, 3]]
+
+
+def test_an_ensemble_that_always_fails_gives_its_walkers_up() -> None:
+    def refuse(moved: Any) -> Any:
+        raise RuntimeError("cannot walk")
+
+    world, pool, _, out = crowd(spoil=refuse, restarts=2)
+    pool.step(range(3), None, out)
+    assert out.samples == {0: None, 1: None, 2: None}
+    for walker in range(4, 7):
+        kinds = [failure.kind for failure in world.failures if failure.index == walker]
+        assert kinds == ["RuntimeError"] * 3 + ["GivenUp"]
+
+
+def test_recovered_alone_a_walker_of_an_ensemble_leaves_the_others_where_they_are() -> None:
+    """As after a sample that is not finite; without a saved state it begins from the start."""
+    world, pool, (joined,), out = crowd()
+    pool.step(range(3), None, out)
+    pool.step(range(3), heard(3), out)
+    pool.recover([1], out)
+    assert [out.samples[row].tolist() for row in range(3)] == [[4, 2], [5, 1], [6, 2]]
+    assert joined.calls[-1] == ([1], None)
+    assert not world.failures
+
+
+def test_one_walker_of_an_ensemble_asks_to_stop() -> None:
+    world, pool, _, out = crowd(
+        lambda walker, step: STOP if (walker, step) == (5, 2) else sample(walker, step), list
+    )
+    pool.step(range(3), None, out)
+    pool.step(range(3), heard(3), out)
+    assert world.stops == ["walker 5 asked to stop"]
+    assert out.samples[1] is None
+    assert out.samples[2].tolist() == [6, 2]
+    assert not world.failures
+
+
+def test_a_single_thing_that_is_no_sample_is_the_failure_of_one_walker() -> None:
+    world, pool, _, out = crowd(
+        lambda walker, step: 3.0 if (walker, step) == (5, 2) else sample(walker, step), list
+    )
+    pool.step(range(3), None, out)
+    pool.step(range(3), heard(3), out)
+    assert [(f.index, f.kind) for f in world.failures] == [(5, "ContractError")]
+    assert [out.samples[row].tolist() for row in range(3)] == [[4, 2], [5, 1], [6, 2]]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "words"),
+    [
+        (lambda moved: moved[:1], "ShapeError", "1 samples; expected one for each of the 3"),
+        (lambda moved: None, "ContractError", "NoneType; expected a pal.Batch"),
+        (lambda moved: np.zeros(3), "ContractError", "ndarray; expected a pal.Batch"),
+    ],
+)
+def test_an_ensemble_that_does_not_return_its_samples_says_so(
+    spoil: Any, kind: str, words: str
+) -> None:
+    world, pool, _, out = crowd(spoil=spoil, restarts=0)
+    pool.step(range(3), None, out)
+    assert world.failures[0].kind == kind
+    assert words in world.failures[0].message
+
+
+def test_an_ensemble_without_states_is_refused() -> None:
+    class Stateless:
+        @classmethod
+        def ensemble(cls, walkers: Sequence[Any]) -> Any:
+            return cls()
+
+        def step(self, *arguments: Any) -> Any:
+            return np.zeros(1)
+
+    world = World(sample)
+    world.build = lambda walker: Stateless()  # type: ignore[assignment, method-assign, return-value]
+    with pytest.raises(ContractError, match="Stateless has no method get_state, set_state"):
+        Pool(range(2), world, world, 1)

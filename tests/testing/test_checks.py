@@ -270,3 +270,77 @@ def test_bad_selections_and_rankings():
         dishonest = but(Chooser, rank=lambda self, queue, prediction, r=result: r)
         with pytest.raises(ContractError, match=words):
             check_selector(dishonest, SAMPLES, [prediction()])
+
+
+class Wanderer(Drifter):
+    """An honest walker that may move in an ensemble."""
+
+    @classmethod
+    def ensemble(cls, walkers):
+        return Wanderers(walkers)
+
+
+class Wanderers:
+    def __init__(self, walkers):
+        self.places = np.array([walker.place for walker in walkers])
+
+    def step(self, rows, feedback):
+        if feedback is not None:
+            self.places[rows] = self.places[rows] + 0.1 * np.asarray(feedback.mean) + 1
+        return Batch.stacked(self.places[rows])
+
+    def get_state(self, row):
+        return self.places[row]
+
+    def set_state(self, row, state):
+        self.places[row] = state
+
+
+class Swarm(Wanderers):
+    """Each hears of the others."""
+
+    def step(self, rows, feedback):
+        batch = super().step(rows, feedback)
+        return Batch.stacked(np.asarray(batch) + self.places.mean(axis=0))
+
+
+class Everyone(Wanderers):
+    """Moves those that wait, too."""
+
+    def step(self, rows, feedback):
+        if feedback is not None:
+            self.places += 0.01
+        return super().step(rows, feedback)
+
+
+def joining(kind):
+    return but(Wanderer, ensemble=classmethod(lambda cls, walkers: kind(walkers)))
+
+
+def test_an_honest_ensemble_passes():
+    check_generator(Wanderer, answer)
+
+
+def test_walkers_that_hear_of_each_other_pass_as_such():
+    check_generator(joining(Swarm), answer, independent=False)
+    with pytest.raises(ContractError, match="must go the same way as one by one"):
+        check_generator(joining(Swarm), answer)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Everyone,
+        type("Short", (Wanderers,), {"step": lambda self, rows, feedback: self.places[:1]}),
+        type("Forgetful", (Wanderers,), {"set_state": lambda self, row, state: None}),
+    ],
+)
+def test_a_dishonest_ensemble_is_found(kind):
+    with pytest.raises(ContractError, match=r"same way as one by one|expected a Batch"):
+        check_generator(joining(kind), answer)
+
+
+def test_an_ensemble_without_states_is_named():
+    lacking = type("Lacking", (), {"step": Wanderers.step, "__init__": Wanderers.__init__})
+    with pytest.raises(ContractError, match="Lacking has no method get_state, set_state"):
+        check_generator(joining(lacking), answer)

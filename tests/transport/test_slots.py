@@ -123,6 +123,35 @@ def test_uniform_samples_come_as_one_array() -> None:
     np.testing.assert_array_equal(np.asarray(batch), np.repeat(np.arange(4.0), 3).reshape(4, 3))
 
 
+@given(st.lists(st.tuples(st.booleans(), st.lists(RECORDS, min_size=3, max_size=3)), max_size=5))
+def test_samples_sent_together_arrive_as_those_sent_one_by_one(
+    rounds: list[tuple[bool, list[Any]]],
+) -> None:
+    """In any order of the two ways, with shapes that change from round to round."""
+    road = Road(4, hosts=2)
+    road.send({0: np.zeros(1)})
+    road.hosts[1].send(0, np.ones(1))
+    for together, samples in rounds:
+        which = np.array([0, 1])
+        if together:
+            road.hosts[1].send_all(which, Batch(samples[:2]))
+        else:
+            road.hosts[1].send(0, samples[0])
+            road.hosts[1].send(1, samples[1])
+        road.hosts[1].send_all(np.array([1]), Batch(samples[2:]))
+        assert road.exchange.ready().tolist() == [0, 2, 3]
+        batch = road.exchange.gather(np.array([2, 3]))
+        same(batch[0], samples[0])
+        same(batch[1], samples[2])
+
+
+def test_samples_too_large_to_be_sent_together_name_walker_and_fix() -> None:
+    road = Road(4, hosts=2)
+    large = Batch.stacked(np.zeros((2, ROOM)))
+    with pytest.raises(SlotTooSmallError, match=r"walker 2 .*exchange\.slot_size = \"1 MiB\""):
+        road.hosts[1].send_all(np.arange(2), large)
+
+
 def test_what_was_gathered_stays_when_the_walkers_move_on() -> None:
     road = Road(2)
     road.send({0: np.zeros(3), 1: np.zeros(3)})

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pal.building import build_ensemble
 from pal.errors import ContractError, NotFiniteError, ShapeError
 from pal.exchange.loop import checked
 from pal.exchange.reduction import as_members, finite_rows, reduce
@@ -22,6 +25,7 @@ from pal.records import (
     Batch,
     Dataset,
     Feedback,
+    Feedbacks,
     Prediction,
     Ranking,
     Sample,
@@ -29,19 +33,25 @@ from pal.records import (
     named,
     signature,
 )
-from pal.roles import STOP, Generator, Model, Oracle, Selector, Stateful, Stop
+from pal.roles import STOP, Ensemble, Generator, Model, Oracle, Selector, Stateful, Stop
 from pal.runtime.roles.oracle import check_label
 
 Answer: TypeAlias = Callable[[Sample], Feedback]
 """Plays the committee: what a walker hears about its sample."""
 
 
-def check_generator(make: Callable[[], Generator], answer: Answer, steps: int = 20) -> None:
+def check_generator(
+    make: Callable[[], Generator], answer: Answer, steps: int = 20, independent: bool = True
+) -> None:
     """Walk, from `step(None)` on; carry the state, if there is one, to a second instance.
+
+    Where the class offers an `ensemble`, walkers in it must go the way they go one by one, to
+    the bit. `independent = False` is for walkers that hear of each other, as a swarm does: with
+    restored states, two ensembles must go the same way.
 
     Raises:
         ContractError: a step returned neither finite arrays nor STOP, or a walker with a
-            restored state went another way than the first one.
+            restored state, or in an ensemble, went another way than the first one.
     """
     walker = make()
     _require(walker, "a generator", "step")
@@ -60,6 +70,11 @@ def check_generator(make: Callable[[], Generator], answer: Answer, steps: int = 
         _walk(other, answer(sample), answer, steps),
         f"a walker with a restored state must go on as the first one; {steps} steps later",
     )
+    if hasattr(type(walker), "ensemble"):
+        alone, joined = (lambda: OneByOne([make() for _ in range(_JOINED)])), partial(_join, make)
+        pairs = ((alone, joined), (joined, alone)) if independent else ((joined, joined),)
+        for first, second in pairs:
+            _go_alike(first(), second(), answer, steps)
 
 
 def check_model(make: Callable[[], Model], dataset: Dataset, epochs: int = 3) -> None:
@@ -166,6 +181,81 @@ def _walk(
         sample = _sample(value, "step(None)" if feedback is None else "step(feedback)")
         feedback = answer(sample)
     return sample
+
+
+_JOINED = 3
+"""Walkers in an ensemble that is checked; in turn, some of them move and others wait."""
+
+
+class OneByOne:
+    """Walkers moved one after the other, called like an ensemble; see `pal.roles.Ensemble`."""
+
+    def __init__(self, walkers: Sequence[Any]) -> None:
+        self._walkers = walkers
+
+    def step(self, rows: NDArray[np.intp], feedback: Feedbacks | None) -> Sequence[Sample | Stop]:
+        """Ask each of these walkers."""
+        heard = [None] * len(rows) if feedback is None else feedback
+        return [self._walkers[row].step(each) for row, each in zip(rows, heard, strict=True)]
+
+    def get_state(self, row: int) -> Any:
+        """Return the state of one walker."""
+        return self._walkers[row].get_state()
+
+    def set_state(self, row: int, state: Any) -> None:
+        """Give one walker a state."""
+        self._walkers[row].set_state(state)
+
+
+def _join(make: Callable[[], Generator]) -> Ensemble:
+    ensemble = build_ensemble([make() for _ in range(_JOINED)])
+    assert ensemble is not None
+    return ensemble
+
+
+def _go_alike(first: Ensemble, second: Ensemble, answer: Answer, steps: int) -> None:
+    """Walk with the first, until its walkers are apart; then with both, from the same states."""
+    everyone: NDArray[np.intp] = np.arange(_JOINED)
+    samples = _moved(first, everyone, None)
+    for count in range(2 * _JOINED):
+        rows = everyone[: 1 + count % _JOINED]
+        if any(sample is STOP for sample in samples):
+            return
+        _put(samples, rows, _moved(first, rows, _answered(samples, rows, answer)))
+    for row in everyone.tolist():
+        second.set_state(row, pickle.loads(pickle.dumps(first.get_state(row))))
+    rule = "walkers in an ensemble must go the same way as one by one, or from restored states"
+    for mine, theirs in zip(samples, _moved(second, everyone, None), strict=True):
+        _same(mine, theirs, f"{rule}; the present samples")
+    for count in range(steps):
+        rows = everyone[(everyone + count) % (_JOINED + 1) > 0]
+        if any(sample is STOP for sample in samples):
+            return
+        heard = _answered(samples, rows, answer)
+        one, other = _moved(first, rows, heard), _moved(second, rows, heard)
+        for mine, theirs in zip(one, other, strict=True):
+            _same(mine, theirs, f"{rule}; {count + 1} steps later")
+        _put(samples, rows, one)
+
+
+def _answered(samples: Sequence[Any], rows: NDArray[np.intp], answer: Answer) -> Feedbacks:
+    return Feedbacks.of([answer(samples[row]) for row in rows])
+
+
+def _put(samples: list[Any], rows: NDArray[np.intp], moved: Sequence[Any]) -> None:
+    for row, sample in zip(rows, moved, strict=True):
+        samples[row] = sample
+
+
+def _moved(ensemble: Ensemble, rows: NDArray[np.intp], feedback: Feedbacks | None) -> list[Any]:
+    """Move walkers and return their samples, or STOP."""
+    moved = ensemble.step(rows, feedback)
+    if not isinstance(moved, Sequence) or len(moved) != len(rows):
+        raise ContractError(
+            f"an ensemble's step returned {moved!r}; expected a Batch or a list with one sample "
+            f"for each of {len(rows)} walkers"
+        )
+    return [each if each is STOP else _sample(each, "an ensemble's step") for each in moved]
 
 
 def _train(model: Model, dataset: Dataset, epochs: int) -> None:
