@@ -163,6 +163,20 @@ def test_bad_labels_of_a_model():
         check_model(but(Line, predict=lambda self, samples: np.full((6, 1), np.inf)), DATA)
 
 
+def test_a_model_may_predict_some_of_the_labels_but_no_others():
+    data = [
+        LabelledSample(i.identity, i.sample, {"energy": i.label, "cost": np.ones(())})
+        for i in DATA
+    ]
+
+    def under(name):
+        return lambda self, samples: {name: Line.predict(self, samples)}
+
+    check_model(but(Line, predict=under("energy")), data)
+    with pytest.raises(ShapeError, match="or some of them"):
+        check_model(but(Line, predict=under("enthalpy")), data)
+
+
 def test_bad_training():
     def train_tuple(self, dataset):
         yield 1.0, 2.0
