@@ -257,6 +257,11 @@ def test_weights_travel_bit_for_bit(make, trained, data):
     assert same(committee.get_weights()[1], trained.get_weights())
 
 
+def test_it_starts_from_a_checkpoint(make, trained, tmp_path):
+    np.savez(tmp_path / "member-0.npz", **trained.get_weights())
+    assert same(make(checkpoint=tmp_path).get_weights(), trained.get_weights())
+
+
 def test_weights_of_another_network_are_refused(make, trained):
     with pytest.raises(ShapeError, match="hidden"):
         make(hidden=[8]).set_weights(trained.get_weights())

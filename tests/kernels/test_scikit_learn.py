@@ -168,6 +168,15 @@ def test_before_its_first_fit_it_has_no_weights_and_predicts_nothing(make):
         model.predict(batch_of(bowl(2)))
 
 
+def test_it_starts_from_a_checkpoint(make, tmp_path):
+    model = make(**FOREST)
+    learn(model, bowl(10))
+    np.savez(tmp_path / "member-0.npz", **model.get_weights())
+    other = make(**FOREST, checkpoint=tmp_path)
+    batch = batch_of(bowl(5, seed=2))
+    assert np.array_equal(model.predict(batch), other.predict(batch))
+
+
 def test_weights_of_another_version_or_model_are_refused(make):
     model = make(**FOREST)
     learn(model, bowl(10))

@@ -10,11 +10,13 @@ and the forces are its exact negative gradient.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pal.errors import ContractError
+from pal.kernels.models.checkpoints import read_weights
 from pal.kernels.models.lessons import States
 from pal.kernels.models.stack import Recipe, Stack
 from pal.records import Array, Batch, Dataset, Metrics, Weights
@@ -50,6 +52,8 @@ class DistanceNetwork:
         validation: fraction of the labels each member leaves out of its training, a different
             one per member, to see its own error.
         patience: epochs without a better validation error until the learning rate is halved.
+        checkpoint: file of weights to start from, such as member-0.npz in a campaign's
+            models/v000012, or that folder, of which each member takes its own.
 
     Example:
         [model]
@@ -72,6 +76,7 @@ class DistanceNetwork:
         averaging: float = 0.99,
         validation: float = 0.1,
         patience: int = 50,
+        checkpoint: Path | str | None = None,
     ) -> None:
         shares = (1.0,) * states if state_weights is None else tuple(state_weights)
         if states < 1 or len(shares) != states or min(shares) < 0 or sum(shares) <= 0:
@@ -94,6 +99,8 @@ class DistanceNetwork:
             device=context.device,
         )
         self._stack = Stack(recipe, [context.seed])
+        if checkpoint is not None:
+            self.set_weights(read_weights("distance_network", Path(checkpoint), context.index))
 
     @classmethod
     def committee(cls, models: Sequence[DistanceNetwork]) -> DistanceCommittee:

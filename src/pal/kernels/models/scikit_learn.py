@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
 from pal.errors import ContractError, KernelImportError
+from pal.kernels.models.checkpoints import read_weights
 from pal.kernels.models.layout import Layout, Scale
 from pal.records import BARE, Array, Batch, Dataset, LabelledSample, Metrics, Weights
 from pal.roles import Context
@@ -51,6 +53,8 @@ class ScikitLearn:
         max_labels: the most distinct labels that a fit may use, to bound its cost (that of a
             Gaussian process grows with the third power); a random choice, different per member,
             that hardly changes as labels come. None: all.
+        checkpoint: file of weights to start from, such as member-0.npz in a campaign's
+            models/v000012, or that folder, of which each member takes its own.
 
     Example:
         [model]
@@ -73,6 +77,7 @@ class ScikitLearn:
         inputs: str | Sequence[str] | None = None,
         descriptor: Literal["inverse_distances"] | None = None,
         max_labels: int | None = None,
+        checkpoint: Path | str | None = None,
     ) -> None:
         known = descriptor in (None, "inverse_distances")
         if not known or (max_labels is not None and max_labels < 1):
@@ -92,6 +97,8 @@ class ScikitLearn:
         self._seed = context.seed
         self._blank = _regressor(estimator, arguments or {}, context.seed)
         self._fitted: Fitted | None = None
+        if checkpoint is not None:
+            self.set_weights(read_weights("scikit_learn", Path(checkpoint), context.index))
 
     def predict(self, samples: Batch) -> dict[str, Array] | Array:
         """Return the labels' arrays, (n, ...) each."""
