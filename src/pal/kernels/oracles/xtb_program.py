@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +10,13 @@ from ase import Atoms
 from ase.units import Bohr, Hartree
 from scipy.spatial.transform import Rotation
 
-from pal.errors import ContractError, LabelFailure
+from pal.errors import ContractError
 from pal.kernels.atoms import to_atoms
 from pal.kernels.oracles.electrons import Composition, composition, isolated
 from pal.kernels.oracles.kept import Kept
-from pal.kernels.oracles.program import find_program, last_words, run_program, text_of
+from pal.kernels.oracles.program import find_program, run_program
 from pal.kernels.oracles.sanity import sane
+from pal.kernels.oracles.turbomole_files import read_gradient, write_coordinates
 from pal.records import Array, Label, Sample
 from pal.roles import Context
 
@@ -113,48 +112,8 @@ class XtbProgram:
             stdout=LOG,
             stderr=ERRORS,
         )
-        energy, gradient = read_gradient(Path("gradient"), len(atoms))
+        energy, gradient = read_gradient(Path("gradient"), len(atoms), "xtb", LOG, ERRORS)
         return {
             "energy": np.asarray(energy * Hartree),
             "forces": -gradient @ TURN.T * (Hartree / Bohr),
         }
-
-
-def write_coordinates(path: Path, symbols: Iterable[str], positions: Array) -> None:
-    """Write positions (atoms, 3) in Å to a coordinate file.
-
-    It is in Bohr, so that no program's own idea of the Bohr gets in between.
-    """
-    lines = [
-        f"{x:22.14f} {y:22.14f} {z:22.14f}  {symbol.lower()}"
-        for symbol, (x, y, z) in zip(symbols, positions / Bohr, strict=True)
-    ]
-    path.write_text("\n".join(["$coord", *lines, "$end", ""]), encoding="ascii")
-
-
-def read_gradient(path: Path, count: int) -> tuple[float, Array]:
-    """Return energy (Hartree) and gradient (atoms, 3) in Hartree/Bohr of the last cycle.
-
-    The format is Turbomole's: a line `cycle = ... SCF energy = ...`, a line of coordinates per
-    atom, then a line of the gradient per atom.
-
-    Raises:
-        LabelFailure: the file is cut short, or something else.
-    """
-    lines = text_of(path).splitlines()
-    heads = [n for n, line in enumerate(lines) if "energy =" in line]
-    try:
-        head = heads[-1]
-        energy = re.search(r"energy =\s*(\S+)", lines[head])
-        rows = [_numbers(line) for line in lines[head + 1 + count : head + 1 + 2 * count]]
-        gradient = np.array(rows, dtype=float).reshape(count, 3)
-        return float(energy[1]), gradient  # type: ignore[index]
-    except (IndexError, TypeError, ValueError) as error:
-        raise LabelFailure(
-            f"xtb: the file '{path}' holds no energy and gradient of {count} atoms: "
-            f"{last_words(LOG, ERRORS)}"
-        ) from error
-
-
-def _numbers(line: str) -> list[float]:
-    return [float(word.replace("D", "E")) for word in line.split()]
