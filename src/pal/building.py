@@ -224,6 +224,11 @@ def build_committee(spec: KernelSpec, contexts: Sequence[Context], training: boo
             f"model {spec.target} has no method {', '.join(missing)}, which training needs; "
             "see pal.roles.Model, or set model.train = false"
         )
+    return joined(models)
+
+
+def joined(models: Sequence[Model]) -> Committee:
+    """Return models of one class as one committee, batched where the class can."""
     join = getattr(type(models[0]), "committee", None)
     committee: Committee = join(models) if join is not None else Members(models)
     return committee

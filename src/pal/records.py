@@ -206,6 +206,36 @@ def as_batch(result: Any, size: int, source: str) -> Batch:
     return batch
 
 
+def as_members(result: Any, members: int, size: int, source: str) -> list[Batch]:
+    """Read what a committee returned for `size` samples as one batch of labels per member.
+
+    Accepted: an array of shape (members, n, ...), a mapping of names to such arrays, or a
+    sequence with what `as_batch` accepts for each member.
+
+    Raises:
+        ContractError, ShapeError: naming the member, what was expected and what came.
+    """
+    per_member: Sequence[Any]
+    if isinstance(result, Mapping):
+        arrays = named(result)
+        wrong = {k: v.shape for k, v in arrays.items() if v.shape[:2] != (members, size)}
+        if wrong or not arrays:
+            raise ShapeError(
+                f"{source} returned {wrong or 'no arrays'}; expected arrays of shape "
+                f"({members}, {size}, ...), one row per member and sample"
+            )
+        per_member = [{k: v[index] for k, v in arrays.items()} for index in range(members)]
+    elif isinstance(result, np.ndarray | Sequence) and len(result) == members:
+        per_member = list(result)
+    else:
+        got = f"{len(result)} entries" if hasattr(result, "__len__") else type(result).__name__
+        raise ContractError(f"{source} returned {got}; expected one entry for each of {members}")
+    return [
+        as_batch(labels, size, f"member {index} of {source}")
+        for index, labels in enumerate(per_member)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What the committee says of a batch of n samples.

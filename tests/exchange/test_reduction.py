@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pal.errors import ContractError, ShapeError
-from pal.exchange.reduction import as_members, finite_rows, moments, reduce
-from pal.records import Batch, named
+from pal.exchange.reduction import finite_rows, moments, reduce
+from pal.records import Batch, as_members, named
 
 COMMON = hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)
 

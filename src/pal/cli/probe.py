@@ -24,9 +24,19 @@ import numpy as np
 from pal.building import KernelSpec, build_committee
 from pal.errors import ContractError, Failure, LabelFailure
 from pal.exchange.loop import checked
-from pal.exchange.reduction import as_members, finite_rows, reduce
+from pal.exchange.reduction import finite_rows, reduce
 from pal.ledger.directory import write_atomically
-from pal.records import Batch, Label, LabelledSample, Prediction, Sample, Weights, named, unnamed
+from pal.records import (
+    Batch,
+    Label,
+    LabelledSample,
+    Prediction,
+    Sample,
+    Weights,
+    as_members,
+    named,
+    unnamed,
+)
 from pal.roles import STOP, Context
 from pal.runtime.roles.oracle import check_label
 

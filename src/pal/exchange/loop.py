@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pal.errors import ContractError, Failure, ShapeError
 from pal.exchange.batching import Batching
-from pal.exchange.reduction import as_members, finite_rows, reduce
+from pal.exchange.reduction import finite_rows, reduce
 from pal.exchange.walkers import Walkers
-from pal.records import Array, Batch, Feedbacks, Prediction, Sample, Selection
+from pal.records import Array, Batch, Feedbacks, Prediction, Sample, Selection, as_members
 from pal.roles import Selector
 from pal.transport.board import Meter
 

@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pal.errors import ContractError, ShapeError
-from pal.records import Array, Batch, Label, Prediction, as_batch, named, signature
-
-
-def as_members(result: Any, members: int, size: int, source: str) -> list[Batch]:
-    """Read what a committee returned for `size` samples as one batch of labels per member.
-
-    Accepted: an array of shape (members, n, ...), a mapping of names to such arrays, or a
-    sequence with what `pal.records.as_batch` accepts for each member.
-
-    Raises:
-        ContractError, ShapeError: naming the member, what was expected and what came.
-    """
-    per_member: Sequence[Any]
-    if isinstance(result, Mapping):
-        arrays = named(result)
-        wrong = {k: v.shape for k, v in arrays.items() if v.shape[:2] != (members, size)}
-        if wrong or not arrays:
-            raise ShapeError(
-                f"{source} returned {wrong or 'no arrays'}; expected arrays of shape "
-                f"({members}, {size}, ...), one row per member and sample"
-            )
-        per_member = [{k: v[index] for k, v in arrays.items()} for index in range(members)]
-    elif isinstance(result, np.ndarray | Sequence) and len(result) == members:
-        per_member = list(result)
-    else:
-        got = f"{len(result)} entries" if hasattr(result, "__len__") else type(result).__name__
-        raise ContractError(f"{source} returned {got}; expected one entry for each of {members}")
-    return [
-        as_batch(labels, size, f"member {index} of {source}")
-        for index, labels in enumerate(per_member)
-    ]
+from pal.errors import ShapeError
+from pal.records import Array, Batch, Label, Prediction, named, signature
 
 
 def reduce(members: Sequence[Batch], version: int = 0) -> Prediction:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pal.building import build_ensemble
 from pal.errors import ContractError, NotFiniteError, ShapeError
 from pal.exchange.loop import checked
-from pal.exchange.reduction import as_members, finite_rows, reduce
+from pal.exchange.reduction import finite_rows, reduce
 from pal.records import (
     Batch,
     Dataset,
@@ -30,6 +30,7 @@ from pal.records import (
     Ranking,
     Sample,
     as_batch,
+    as_members,
     named,
     signature,
 )

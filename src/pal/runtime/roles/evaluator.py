@@ -8,10 +8,10 @@ import numpy as np
 
 from pal.building import build_committee
 from pal.errors import SettingsError
-from pal.exchange.reduction import as_members, reduce
+from pal.exchange.reduction import reduce
 from pal.ledger.export import read_labelled
 from pal.monitor.metrics import Evaluation
-from pal.records import Array, Batch, LabelledSample, Prediction, named
+from pal.records import Array, Batch, LabelledSample, Prediction, as_members, named
 from pal.roles import Committee, Selector
 from pal.runtime.messages import Evaluated
 from pal.runtime.weights import facts, fetch

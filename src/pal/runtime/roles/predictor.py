@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from pal.building import build_committee
-from pal.exchange.reduction import as_members
-from pal.records import Batch, Sample, named
+from pal.records import Batch, Sample, as_members, named
 from pal.runtime.messages import Installed, NewWeights, Shutdown
 from pal.runtime.worker import Desktop
 from pal.transport.doorbell import Doorbell
