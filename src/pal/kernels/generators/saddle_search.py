@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-
-# Sella differentiates with JAX, which would take all cores for molecules where one is plenty.
-# The flags are read when the first of its functions is compiled.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-)
-
 from sella import Sella
 
 from pal.errors import ContractError
@@ -40,6 +32,9 @@ class SaddleSearch:
     Where the committee is not trusted for `patience` steps in a row, or at once where forces or
     distances leave their bounds, the search goes back to its last trusted geometry; when it is
     lost again without a trusted step in between, it is given up, and the next begins.
+
+    Internal coordinates are compiled for each kind of molecule, which takes some seconds once;
+    Sella keeps the result in ~/.cache/sella, or where JAX_COMPILATION_CACHE_DIR points.
 
     Options:
         start: file of one or more geometries.
