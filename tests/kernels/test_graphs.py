@@ -99,6 +99,14 @@ def test_sums_go_where_they_belong():
     assert graphs.gathered(torch.ones(graphs.edges.shape[1])).tolist() == [2] * 3 + [4] * 5
 
 
+def test_repeated_is_the_same_many_times(systems):
+    samples = [to_sample(atoms) for atoms in systems]
+    once, thrice = collate(samples, 3.0), collate(samples * 3, 3.0)
+    for name in thrice.__slots__:
+        mine, theirs = getattr(once.repeated(3), name), getattr(thrice, name)
+        assert mine == theirs if name == "counts" else torch.equal(mine, theirs)
+
+
 def test_a_lonely_atom_has_no_neighbours():
     graphs = collate([to_sample(Atoms("H"))], 5.0)
     assert graphs.edges.shape == (2, 0)

@@ -13,6 +13,7 @@ from pal.kernels.models.fitting import Recipe
 from pal.kernels.models.graphs import element_table
 from pal.kernels.models.potential import Design, Potential
 from pal.kernels.models.references import FLOOR, References
+from pal.kernels.models.stacking import Layered, Mapped, stacked
 from pal.records import Batch, LabelledSample
 from pal.testing.checks import check_model
 
@@ -37,13 +38,24 @@ class Pairs(nn.Module):
         return graphs.total(graphs.gathered((ends * waves).sum(-1) * fade))
 
 
+class Scaled(Pairs):
+    """The same with a parameter that is in no layer."""
+
+    def __init__(self, elements):
+        super().__init__(elements)
+        self.height = nn.Parameter(torch.randn(()))
+
+    def forward(self, graphs):
+        return self.height * super().forward(graphs)
+
+
 @pytest.fixture
 def make(context):
-    def build(index=0, *, batched=True, **options):
+    def build(index=0, *, network=Pairs, batched=True, **options):
         recipe = {"batch_size": 4, "precision": "float64", "learning_rate": 0.01}
         names = set(Recipe.__dataclass_fields__) & set(options)
         recipe |= {name: options.pop(name) for name in names}
-        design = Design("pairs", Pairs, CUTOFF, Recipe(**recipe), batched=batched, **options)
+        design = Design("pairs", network, CUTOFF, Recipe(**recipe), batched=batched, **options)
         return Potential(context(index), design)
 
     return build
@@ -69,9 +81,16 @@ def test_takes_all_sizes_and_crystals(make):
     physics.check_periodic(make())
 
 
-@pytest.mark.parametrize("batched", [True, False])
-def test_a_committee_predicts_and_learns_what_its_members_do(make, batched):
-    physics.check_committee(lambda k: make(k, batched=batched))
+@pytest.mark.parametrize(
+    ("network", "batched"), [(Pairs, False), (Pairs, True), (Scaled, False), (Scaled, True)]
+)
+def test_a_committee_predicts_and_learns_what_its_members_do(make, network, batched):
+    physics.check_committee(lambda k: make(k, network=network, batched=batched))
+
+
+def test_layers_are_stacked_as_they_are_and_other_networks_by_vmap():
+    assert type(stacked([Pairs((1, 6)) for _ in range(2)])) is Layered
+    assert type(stacked([Scaled((1, 6)) for _ in range(2)])) is Mapped
 
 
 def test_a_committee_sees_new_weights_at_once(make):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -22,8 +21,8 @@ class Electrons(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.query = nn.Linear(hidden, hidden, bias=False)
-        self.keys = nn.Parameter(torch.randn(2, hidden))
-        self.values = nn.Parameter(torch.randn(2, hidden))
+        self.keys = nn.Embedding(2, hidden)
+        self.values = nn.Embedding(2, hidden)
         self.mix = nn.Sequential(
             nn.SiLU(),
             nn.Linear(hidden, hidden, bias=False),
@@ -34,9 +33,9 @@ class Electrons(nn.Module):
     def forward(self, kinds: Tensor, number: Tensor, graphs: Graphs) -> Tensor:
         """Return the change (N, hidden) of features `kinds` (N, hidden) for `number` (n,)."""
         sign = (number < 0).long()[graphs.molecule]
-        match = (self.query(kinds) * self.keys[sign]).sum(-1) / math.sqrt(kinds.shape[-1])
+        match = (self.query(kinds) * self.keys(sign)).sum(-1) / math.sqrt(kinds.shape[-1])
         shares = softplus(match)
         spread = number / graphs.total(shares)
-        amounts = (spread[graphs.molecule] * shares)[:, None] * self.values[sign]
+        amounts = (spread[graphs.molecule] * shares)[:, None] * self.values(sign)
         change: Tensor = amounts + self.mix(amounts)
         return change

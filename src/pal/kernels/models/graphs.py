@@ -61,6 +61,22 @@ class Graphs:
         """Return the same graphs with other positions (N, 3)."""
         return replace(self, positions=positions)
 
+    def repeated(self, times: int) -> Self:
+        """Return all of it so many times, one after the other: n, N and E are multiplied."""
+        index = torch.arange(times, device=self.edges.device)[:, None]
+        return replace(
+            self,
+            positions=self.positions.repeat(times, 1),
+            numbers=self.numbers.repeat(times),
+            molecule=(self.molecule + index * self.size).view(-1),
+            charge=self.charge.repeat(times),
+            spin=self.spin.repeat(times),
+            cell=self.cell.repeat(times, 1, 1),
+            edges=(self.edges[:, None] + index * len(self.numbers)).view(2, -1),
+            shifts=self.shifts.repeat(times, 1),
+            counts=self.counts * times,
+        )
+
     def vectors(self) -> Tensor:
         """Return r_j - r_i along each edge, from the centre to its neighbour: (E, 3) in Å."""
         ends = self.positions.index_select(0, self.edges.view(-1)).view(2, -1, 3)

@@ -27,7 +27,7 @@ from pal.kernels.models.checkpoints import read_weights
 from pal.kernels.models.fitting import Fit, Recipe, built
 from pal.kernels.models.graphs import Graphs, collate, element_table
 from pal.kernels.models.references import NAMES, References
-from pal.kernels.models.stacking import Stacked
+from pal.kernels.models.stacking import Stacked, stacked
 from pal.records import Array, Batch, Dataset, LabelledSample, Metrics, Sample, Weights
 from pal.roles import Context
 
@@ -39,8 +39,8 @@ class Design:
     `build(elements)` makes the network for these atomic numbers, ascending: a module whose
     `forward(graphs)` returns one dimensionless energy per system, (n,), differentiable twice with
     respect to `graphs.positions`. It is called with torch's random numbers seeded and the
-    default dtype set. `cutoff` in Å. `batched`: whether `torch.func.vmap` can evaluate all
-    members in one call; `largest`: for graphs of how many edges that is still the faster way on
+    default dtype set. `cutoff` in Å. `batched`: whether `stacking` can evaluate all members
+    in one call; `largest`: for graphs of how many edges that is still the faster way on
     a CPU, whose caches are small. `elements`: symbols, where they are not to be taken from the
     first data. `checkpoint`: a file of weights to start from, or a folder of `member-<k>.npz`;
     `load` reads it, if it is not such a file of ours.
@@ -343,7 +343,7 @@ class PotentialCommittee:
             return labels(graphs, energies, forces)
         versions = [model.version for model in self._models]
         if self._stacked is None or versions != self._versions:
-            self._stacked, self._versions = Stacked(networks), versions
+            self._stacked, self._versions = stacked(networks), versions
         energies, forces = self._stacked.energies_and_forces(graphs)
         scales = energies.new_tensor([m.scale for m in self._models], dtype=torch.float64)
         offsets = torch.stack([model.offsets(graphs) for model in self._models])
