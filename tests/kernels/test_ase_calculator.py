@@ -1,10 +1,12 @@
 """Any ASE calculator as oracle: in this process, as a stand-in program, and for real."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
@@ -262,6 +264,49 @@ def test_who_fails_with_old_orbitals_begins_from_scratch(orca, scratch, tmp_path
     assert "MOREAD" not in (scratch / "orca.out").read_text()
 
 
+def test_cp2k_runs_its_shell_and_ends_it(make, scratch):
+    command = f"{sys.executable} {PROGRAMS_HERE / 'cp2k_shell.py'}"
+    oracle = make("cp2k", command=command, max_force=1e3)
+    boxed = {**BENT, "cell": np.eye(3) * 9.0, "pbc": np.ones(3, bool)}
+    label = oracle.label({**boxed, "charge": np.array(-1.0), "spin": np.array(1.0)})
+    expected = 0.5 * (BENT["positions"] ** 2).sum() + 1 + 0.2
+    assert float(label["energy"]) == pytest.approx(expected, abs=1e-8)
+    np.testing.assert_allclose(label["forces"], -BENT["positions"], atol=1e-8)
+    assert "UNRESTRICTED_KOHN_SHAM ON" in (scratch / "cp2k.inp").read_text()
+    empty_scratch()
+    with pytest.raises(LabelFailure, match=r"'cp2k' failed: (?s:.*)ABORT. SCF run NOT converged"):
+        oracle.label({**boxed, "positions": SQUEEZED["positions"]})
+    assert not psutil.Process().children()
+
+
+@pytest.mark.filterwarnings("ignore:Could not determine USERSCR")
+@pytest.mark.parametrize(
+    ("program", "options", "file", "expected"),
+    [
+        ("gaussian", {"method": "hf", "basis": "sto-3g"}, "Gaussian.com", r"\n-1 2\n"),
+        ("qchem", {"method": "hf"}, "qchem.inp", r"\$molecule\n +-1 2\n"),
+        ("gamess_us", {}, "gamess_us.inp", r"(?i)icharg=-1 [^$]*mult=2 [^$]*scftyp=uhf"),
+        ("nwchem", {"theory": "dft"}, "nwchem.nwi", r"charge -1(?s:.*)mult 2"),
+        ("mopac", {}, "mopac.mop", r"CHARGE=-1 DOUBLET UHF"),
+        (
+            "espresso",
+            {"pseudopotentials": {"O": "O.upf", "H": "H.upf"}},
+            "espresso.pwi",
+            r"tot_charge += -1\n(?s:.*)tot_magnetization += 1\n",
+        ),
+    ],
+)
+def test_charge_and_spin_arrive_in_the_input_of(make, scratch, program, options, file, expected):
+    more = {"profile": {"pseudo_dir": "/none"}} if program == "espresso" else {}
+    oracle = make(program, options=options, command="false", keep=[], **more)
+    sample = {**BENT, "charge": np.array(-1.0), "spin": np.array(1.0)}
+    if program == "espresso":
+        sample |= {"cell": np.eye(3) * 9.0, "pbc": np.ones(3, bool)}
+    with pytest.raises(LabelFailure, match=rf"calculator '{program}' failed"):
+        oracle.label(sample)
+    assert re.search(expected, (scratch / file).read_text())
+
+
 # Real programs -----------------------------------------------------------------------------
 
 
@@ -278,9 +323,7 @@ def reference(sample, **molecule_options):
 
 @pytest.mark.skipif(shutil.which("nwchem") is None, reason="the program nwchem is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pyscf")
-def test_nwchem_agrees_with_pyscf_and_starts_from_its_orbitals(make, scratch, monkeypatch):
-    for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
-        monkeypatch.setenv(name, "1")
+def test_nwchem_agrees_with_pyscf_and_starts_from_its_orbitals(make, scratch):
     oracle = make("nwchem", options={"theory": "scf", "basis": "sto-3g", "scf": {"thresh": 1e-7}})
     energy, forces = reference(BENT)
     for guess in ("Forming initial guess", "Loading old vectors"):
@@ -292,9 +335,7 @@ def test_nwchem_agrees_with_pyscf_and_starts_from_its_orbitals(make, scratch, mo
 
 
 @pytest.mark.skipif(shutil.which("nwchem") is None, reason="the program nwchem is not installed")
-def test_nwchem_is_told_charge_and_spin_and_fails_with_its_last_words(make, scratch, monkeypatch):
-    for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
-        monkeypatch.setenv(name, "1")
+def test_nwchem_is_told_charge_and_spin_and_fails_with_its_last_words(make):
     options = {"theory": "scf", "basis": "sto-3g", "scf": {"thresh": 1e-7, "uhf": None}}
     ion = {**BENT, "charge": np.array(1.0), "spin": np.array(1.0)}
     label = make("nwchem", options=options).label(ion)
