@@ -285,7 +285,7 @@ def test_cp2k_runs_its_shell_and_ends_it(make, scratch):
     [
         ("gaussian", {"method": "hf", "basis": "sto-3g"}, "Gaussian.com", r"\n-1 2\n"),
         ("qchem", {"method": "hf"}, "qchem.inp", r"\$molecule\n +-1 2\n"),
-        ("gamess_us", {}, "gamess_us.inp", r"(?i)icharg=-1 [^$]*mult=2 [^$]*scftyp=uhf"),
+        ("gamess_us", {}, "gamess_us.inp", r"SCFTYP=UHF\s+ICHARG=-1\s+MULT=2"),
         ("nwchem", {"theory": "dft"}, "nwchem.nwi", r"charge -1(?s:.*)mult 2"),
         ("mopac", {}, "mopac.mop", r"CHARGE=-1 DOUBLET UHF"),
         (
