@@ -124,18 +124,20 @@ def test_forces_are_the_negative_gradient(make, options):
 
 
 def test_a_few_expensive_labels_do(make, context):
-    """The sum is better than the baseline and than a plain model."""
+    """The sum is better than the baseline, and than a plain model with the same labels."""
     data, fresh = levels(20, 20), stretched(20, seed=5)
     truth = np.array([item.label["forces"] for item in fresh])
-    model = make(baseline_oracle=ORACLE)
-    plain = KernelSpec("model", "distance_network", options=NETWORK["options"]).build(context())
+    options = {"hidden": [32], "batch_size": 8, "learning_rate": 0.01, "validation": 0.0}
+    network = {"kernel": "distance_network", "options": options}
+    model = make(model=network, baseline_oracle=ORACLE)
+    plain = KernelSpec("model", "distance_network", options=options).build(context())
     errors = []
     for each in (model, plain):
-        learn(each, data, 150)
+        learn(each, data, 60)
         errors.append(np.abs(each.predict(batch_of(fresh))["forces"] - truth).mean())
     baseline = [cheap(item.sample["positions"])[1] for item in fresh]
-    assert errors[0] < 0.5 * errors[1]
-    assert errors[0] < 0.9 * np.abs(np.array(baseline) - truth).mean()
+    assert errors[0] < 0.3 * errors[1]
+    assert errors[0] < 0.6 * np.abs(np.array(baseline) - truth).mean()
 
 
 def test_the_correction_learns_from_expensive_labels_and_the_baseline_from_all(make, monkeypatch):
