@@ -135,7 +135,7 @@ def test_too_large_forces_are_refused(make):
     [
         ("no_such_code", {}, r"calculator 'no_such_code' cannot be imported"),
         ("package.none:Class", {}, r"'package.none:Class' cannot be imported: ModuleNotFound"),
-        ("orca", {}, r"calculator 'orca' cannot be built .*No configuration of 'orca'"),
+        ("orca", {}, r"'orca' is not set up: No configuration of 'orca'.*option command"),
         ("orca", {"command": "no-such-orca"}, r"program 'no-such-orca' was not found on PATH"),
         ("gaussian", {}, r"program 'g16' was not found on PATH"),
         ("tip3p", {"options": {"wrong": 1}}, r"cannot be built with options {'wrong': 1}"),

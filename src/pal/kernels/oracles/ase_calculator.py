@@ -216,6 +216,11 @@ class AseCalculator:
         """
         try:
             return self._class(**options, **self._start())
+        except (BadConfiguration, CalculatorSetupError) as error:
+            raise ContractError(
+                f"ase: calculator '{self._name}' is not set up: {error}; say how its program is "
+                "started (oracle option command), or configure ASE"
+            ) from error
         except Exception as error:
             raise ContractError(
                 f"ase: calculator '{self._name}' cannot be built with options {dict(options)}: "
@@ -242,7 +247,8 @@ class AseCalculator:
         """
         if self._command is not None:
             self._command = _with_path(self._command)
-        calculator = self._made(self._options)
+        # A neutral closed shell, for calculators that must be told electrons at once.
+        calculator = self._made(with_electrons(self._program, self._options, Atoms("He")))
         if self._external and self._command is None:
             _with_path(_command_of(calculator))
         _close(calculator)

@@ -99,6 +99,9 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         open_shell={"input_data": {"system": {"nspin": 2}}},
         unconverged=("convergence NOT achieved",),
     ),
+    # These run a program, too, and know no charge.
+    "castep": Program(),
+    "lammpsrun": Program(),
 }
 
 
