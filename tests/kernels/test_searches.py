@@ -15,6 +15,7 @@ from tblite.ase import TBLite
 from toy_molecule import NUMBERS, RELAXED, springs
 from walking import answer, coupled, follow, lost, walk
 
+import pal
 from pal.errors import ContractError, KernelImportError
 from pal.kernels.generators.relaxation import OPTIMISERS, Relaxation
 from pal.kernels.generators.saddle_search import SaddleSearch
@@ -304,3 +305,36 @@ def test_saddle_searches_that_make_no_sense_are_refused(climb, options, message)
 def test_a_start_that_is_not_there_is_named(context):
     with pytest.raises(KernelImportError, match=r"saddle_search: cannot read start = 'nowhere"):
         SaddleSearch(context(), start="nowhere.xyz")
+
+
+def teach(sample):
+    energy, forces = springs(sample["positions"])
+    return {"energy": np.array(energy), "forces": forces}
+
+
+class Knowing:
+    """A model that has nothing to learn."""
+
+    def predict(self, samples):
+        return [teach(sample) for sample in samples]
+
+
+def test_a_campaign_from_settings_leaves_the_minima_that_it_found(start, tmp_path):
+    summary = pal.Campaign(
+        generator={
+            "kernel": "relaxation",
+            "walkers": 2,
+            "hosts": 1,
+            "options": {"start": str(start), "searches": 3},
+        },
+        model={"kernel": Knowing, "members": 2, "train": False},
+        oracle={"kernel": teach, "enabled": False},
+        selector={"kernel": "deviation", "options": {"threshold": 0.1}},
+        directory=tmp_path / "run",
+        stop={"final_training": 0, "after": 60},
+    ).run()
+    assert "asked to stop" in summary.reason
+    found = list((tmp_path / "run" / "work").glob("generator-*/minima.extxyz"))
+    assert found
+    assert read(found[0]).get_potential_energy() == pytest.approx(0, abs=2e-3)
+    assert not list((tmp_path / "run" / "work").glob("exchange-*"))

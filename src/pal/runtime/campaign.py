@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -108,7 +108,7 @@ class Campaign:
             if outcome.error is not None:
                 raise outcome.error
             self.summary = conclude(session)
-            shutil.rmtree(directory.path / "work", ignore_errors=True)
+            drop_empty(directory.path / "work")
             if outcome.failed:
                 raise KernelError(outcome.reason)
 
@@ -167,3 +167,10 @@ def _section(kernel: Any) -> Any:
 def _import_paths() -> tuple[str, ...]:
     """Where this program's own modules come from, so that workers find them too."""
     return tuple(path or str(Path.cwd()) for path in sys.path[:1])
+
+
+def drop_empty(work: Path) -> None:
+    """Remove the folders in which no kernel left anything; what one did leave is for the user."""
+    for folder in (*work.glob("*"), work):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
