@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -75,8 +77,7 @@ class Xtb:
             "verbosity": 0,
         }
         self._max_force = max_force
-        self._threads = None if context is None else context.threads
-        self._pools = ThreadpoolController()
+        self._limited = _threads(context)
         self._recent: Recent[Result] = Recent(16 if restart else 0)
         self._try_options()
 
@@ -101,15 +102,6 @@ class Xtb:
         except (TBLiteRuntimeError, TBLiteValueError) as error:
             options = f"method = {self._method!r}, solvent = {self._solvent!r}"
             raise ContractError(f"xtb: tblite refuses {options}: {error}") from error
-
-    def _limited(self) -> AbstractContextManager[Any]:
-        """OpenMP has read its environment long ago: the number of threads is set by hand."""
-        if self._threads is None:
-            return nullcontext()
-        limits: AbstractContextManager[Any] = self._pools.limit(
-            limits=self._threads, user_api="openmp"
-        )
-        return limits
 
     def _calculate(self, atoms: Atoms, system: Composition) -> Result:
         """Return a converged result; a bad start is no reason to fail."""
@@ -153,3 +145,14 @@ class Xtb:
                 "wires a cell with vacuum, and pbc = [true, true, true]"
             )
         return {"lattice": np.array(atoms.cell) / Bohr, "periodic": np.array(atoms.pbc)}
+
+
+def _threads(context: Context | None) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what sets the threads for a calculation, as the runtime mostly did before.
+
+    OpenMP read its environment when tblite was loaded; elsewhere it must be told.
+    """
+    openmp = ThreadpoolController().select(user_api="openmp")
+    if context is None or {pool["num_threads"] for pool in openmp.info()} == {context.threads}:
+        return nullcontext
+    return partial(openmp.limit, limits=context.threads)
