@@ -49,7 +49,7 @@ def allegro(
     An atom's energy is a sum over its neighbours within the cutoff, and no message goes
     further: Musaelian et al., Nat. Commun. 14, 579 (2023), with the network of the package
     nequip-allegro. Total charge and spin are spread over the atoms of a system by learnt shares
-    (equations 9 and 10 of SpookyNet, Unke et al., Nat. Commun. 12, 7273 (2021)), and what the
+    (as in SpookyNet, Unke et al., Nat. Commun. 12, 7273 (2021)), and what the
     central atom of a pair gets scales the embedding of the pair, so that it still vanishes
     smoothly at the cutoff. The shares are the one thing here that is not local. A committee is
     evaluated in one call. Labels: `energy` in eV, `forces` in eV/Å.

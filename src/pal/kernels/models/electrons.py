@@ -11,8 +11,9 @@ from pal.kernels.models.graphs import Graphs
 
 
 class Electrons(nn.Module):
-    """A number of electrons per system, spread over its atoms: equations 9, 10 of SpookyNet.
+    """A number of electrons per system, spread over its atoms by learnt shares.
 
+    The electronic embedding of SpookyNet, Unke et al., Nat. Commun. 12, 7273 (2021), shortened.
     With features x of the atoms' elements and the number Q, of which the sign chooses key k and
     value v: a_i = Q s_i / sum_j s_j, s_i = softplus(W x_i k / sqrt(F)), and the atom's features
     change by a small network without biases of a_i v. For Q = 0 nothing changes.

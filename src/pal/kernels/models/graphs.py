@@ -6,7 +6,7 @@ and in a periodic system one for each image of the neighbour within the cutoff.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -140,18 +140,22 @@ def collate(
     )
 
 
+def require_atoms(names: Collection[str], kernel: str) -> None:
+    """Refuse a sample without positions and numbers."""
+    if not {"positions", "numbers"} <= set(names):
+        raise ContractError(
+            f"{kernel}: a sample of atoms needs the arrays 'positions' and 'numbers'; "
+            f"got {[name or 'a bare array' for name in sorted(names)]}; return "
+            "pal.kernels.atoms.to_sample(atoms) from the generator"
+        )
+
+
 class _Part:
     """The g systems of a batch that have the same number of atoms a, as arrays."""
 
     def __init__(self, indices: list[int], group: Batch, kernel: str) -> None:
         columns = group.columns
-        missing = [name for name in ("positions", "numbers") if name not in columns]
-        if missing:
-            raise ContractError(
-                f"{kernel}: a sample of atoms needs the arrays 'positions' and 'numbers'; "
-                f"got {sorted(columns)}; return pal.kernels.atoms.to_sample(atoms) from the "
-                "generator"
-            )
+        require_atoms(columns, kernel)
         positions = np.asarray(columns["positions"], dtype=float)
         self.numbers: Array = np.asarray(columns["numbers"])
         if positions.ndim != 3 or positions.shape != (*self.numbers.shape, 3):

@@ -25,10 +25,10 @@ from pal.building import Members
 from pal.errors import ContractError, ShapeError
 from pal.kernels.models.checkpoints import read_weights
 from pal.kernels.models.fitting import Fit, Recipe, built
-from pal.kernels.models.graphs import Graphs, collate, element_table
+from pal.kernels.models.graphs import Graphs, collate, element_table, require_atoms
 from pal.kernels.models.references import NAMES, References
 from pal.kernels.models.stacking import Stacked, stacked
-from pal.records import Array, Batch, Dataset, LabelledSample, Metrics, Sample, Weights
+from pal.records import Array, Batch, Dataset, LabelledSample, Metrics, Sample, Weights, named
 from pal.roles import Context
 
 
@@ -210,7 +210,7 @@ class Potential:
         if not dataset:
             raise ContractError(f"{self.design.kernel}: the dataset is empty; label samples first")
         fit = self.introduce(dataset)
-        numbers = [np.asarray(item.sample["numbers"]) for item in dataset]
+        numbers = [self._numbers(item) for item in dataset]
         energies = np.array([self._label(item, "energy") for item in dataset]).reshape(-1)
         with_forces = dataset if self.design.force_weight else ()
         forces = [self._label(item, "forces") for item in with_forces]
@@ -220,8 +220,14 @@ class Potential:
 
     def introduce(self, dataset: Dataset) -> Fit[Lesson]:
         """Let the network know the elements of a dataset before it learns."""
-        graphs = self.graphs([item.sample for item in dataset])
-        return self._meet(graphs.numbers)
+        numbers = np.concatenate([self._numbers(item) for item in dataset])
+        return self._meet(torch.as_tensor(np.unique(numbers)).to(self._context.device))
+
+    def _numbers(self, item: LabelledSample) -> Array:
+        """Return the atomic numbers (a,) of a sample."""
+        arrays = named(item.sample)
+        require_atoms(arrays, self.design.kernel)
+        return np.asarray(arrays["numbers"], dtype=np.int64)
 
     def _label(self, item: LabelledSample, name: str) -> Array:
         """Return one array of a label, of the shape that belongs to the sample."""

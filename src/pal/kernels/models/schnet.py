@@ -52,9 +52,9 @@ def schnet(
     Atoms exchange messages with their neighbours, weighted by learnt functions of the distance
     that vanish smoothly at the cutoff: Schütt et al., NeurIPS 30 (2017) and J. Chem. Phys. 148,
     241722 (2018), with the interaction blocks of torch_geometric. Total charge and spin are
-    spread over the atoms of a system by learnt shares, and enter the atoms' first features:
-    equations 9 and 10 of SpookyNet, Unke et al., Nat. Commun. 12, 7273 (2021). A committee is
-    evaluated in one call. Labels: `energy` in eV, `forces` in eV/Å.
+    spread over the atoms of a system by learnt shares, and enter the atoms' first features, as
+    in SpookyNet: Unke et al., Nat. Commun. 12, 7273 (2021). A committee is evaluated in one
+    call. Labels: `energy` in eV, `forces` in eV/Å.
 
     Options:
         hidden: features of an atom.
@@ -66,7 +66,8 @@ def schnet(
             validation error has not improved for `patience` epochs, until 1/64 of it, where
             training ends.
         batch_size: samples per step.
-        energy_weight: weight of the squared energy error per atom beside that of the forces.
+        energy_weight: weight of the squared energy error per atom in the loss, which counts in
+            units of the first labels' root mean square force (eV, with lengths in Å).
         force_weight: weight of the mean squared error of the force components; 0 learns from
             energies alone, and needs no forces in the labels.
         averaging: predictions use the running average of the weights over about
