@@ -86,7 +86,8 @@ class AseCalculator:
             "info" where it reads `atoms.info` itself.
         keep: files (globs) that are kept after a good label, and put into the scratch folder of
             the next one of the same molecule, so that it begins from these orbitals. By default
-            those of ORCA, Gaussian, NWChem, VASP and CP2K; [] keeps none.
+            those of ORCA, Gaussian (where the option chk is set), NWChem, VASP and CP2K (where
+            the option inp says SCF_GUESS RESTART); [] keeps none.
         restart: options that are added when such files are there.
         unconverged: texts in the output that mean failure, although the program went on.
         free_energy: label with the free energy of the electrons rather than the energy

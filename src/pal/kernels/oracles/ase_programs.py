@@ -55,8 +55,11 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "nwchem": Program(
         charge="charge",
         spin=MOMENTS,
-        keep=("nwchem/*.movecs", "nwchem/*.db"),
-        restart={"restart_kw": "restart"},
+        keep=("nwchem/nwchem.movecs",),
+        # Not `restart_kw`: the database that it reads names the old scratch folder.
+        restart={
+            "set": {f'"{theory}:input vectors"': "nwchem.movecs" for theory in ("scf", "dft")}
+        },
         unconverged=("Calculation failed to converge",),
     ),
     "psi4": Program(charge="charge", multiplicity="multiplicity", open_shell={"reference": "uhf"}),
@@ -77,7 +80,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         charge="charge",
         multiplicity="multiplicity",
         open_shell={"uks": True},
-        keep=("*-RESTART.wfn",),
+        keep=("*-RESTART.wfn",),  # read where the option inp says SCF_GUESS RESTART
         unconverged=("SCF run NOT converged",),
     ),
     "dftb": Program(
