@@ -148,8 +148,138 @@ def _schnet_bare() -> Bare:
     return TorchBare(module, lambda place, kinds, molecule: module(kinds, place, molecule))
 
 
+def _nequip_ours(context: Context) -> Any:
+    from pal.kernels.models.nequip import nequip
+
+    return nequip(context)
+
+
+def _nequip_bare() -> Bare:
+    from nequip.model import NequIPGNNModel
+
+    return _framework(
+        NequIPGNNModel,
+        num_layers=2,
+        l_max=1,
+        parity=False,
+        num_features=16,
+        radial_mlp_depth=1,
+        radial_mlp_width=32,
+    )
+
+
+def _allegro_ours(context: Context) -> Any:
+    from pal.kernels.models.allegro import allegro
+
+    return allegro(context)
+
+
+def _allegro_bare() -> Bare:
+    from allegro.model import AllegroModel
+
+    return _framework(
+        AllegroModel,
+        l_max=1,
+        parity=False,
+        radial_chemical_embed={"_target_": "allegro.nn.TwoBodyBesselScalarEmbed"},
+        scalar_embed_mlp_hidden_layers_width=32,
+        num_layers=2,
+        num_scalar_features=32,
+        num_tensor_features=16,
+        allegro_mlp_hidden_layers_width=32,
+        readout_mlp_hidden_layers_width=32,
+    )
+
+
+def _framework(build: Callable[..., Any], **options: Any) -> Bare:
+    """Return a model of the NequIP framework, which takes positions in float64."""
+    from nequip.utils.global_state import set_global_state
+
+    set_global_state()
+    torch.set_default_dtype(torch.float32)
+    module = build(
+        seed=0,
+        model_dtype="float32",
+        type_names=["H", "C", "N", "O"],
+        r_max=5.0,
+        avg_num_neighbors=10.0,
+        per_type_energy_scales=1.0,
+        per_type_energy_shifts=0.0,
+        do_derivatives=False,
+        **options,
+    )
+
+    def energies(place: Tensor, kinds: Tensor, molecule: Tensor) -> Tensor:
+        data = {
+            "pos": place,
+            "edge_index": neighbours(place, molecule, 5.0).flip(0),
+            "atom_types": TYPES[kinds],
+            "batch": molecule,
+            "num_atoms": torch.bincount(molecule),
+        }
+        return module(data)["total_energy"]
+
+    return TorchBare(module, energies, torch.float64)
+
+
+def _mace_ours(context: Context) -> Any:
+    from pal.kernels.models.mace import mace
+
+    return mace(context)
+
+
+def _mace_bare() -> Bare:
+    from e3nn import o3
+    from mace import modules
+
+    module = modules.ScaleShiftMACE(
+        r_max=5.0,
+        num_bessel=8,
+        num_polynomial_cutoff=6,
+        max_ell=2,
+        interaction_cls=modules.RealAgnosticResidualInteractionBlock,
+        interaction_cls_first=modules.RealAgnosticInteractionBlock,
+        num_interactions=2,
+        num_elements=4,
+        hidden_irreps=o3.Irreps("16x0e+16x1o"),
+        MLP_irreps=o3.Irreps("16x0e"),
+        atomic_energies=np.zeros(4),
+        avg_num_neighbors=10.0,
+        atomic_numbers=[1, 6, 7, 8],
+        correlation=3,
+        gate=nn.functional.silu,
+        radial_MLP=[64, 64],
+        atomic_inter_scale=1.0,
+        atomic_inter_shift=0.0,
+    )
+
+    def energies(place: Tensor, kinds: Tensor, molecule: Tensor) -> Tensor:
+        edges = neighbours(place, molecule, 5.0)
+        counts = torch.bincount(molecule)
+        zeros = torch.zeros(edges.shape[1], 3)
+        data = {
+            "positions": place,
+            "node_attrs": torch.eye(4)[TYPES[kinds]],
+            "edge_index": edges,
+            "shifts": zeros,
+            "unit_shifts": zeros,
+            "cell": torch.zeros(3 * len(counts), 3),
+            "batch": molecule,
+            "ptr": torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]),
+        }
+        return module(data, compute_force=False)["energy"]
+
+    return TorchBare(module, energies)
+
+
+TYPES = torch.full((10,), -1).index_put((torch.tensor([1, 6, 7, 8]),), torch.arange(4))
+"""Places of the atomic numbers among the elements of alanine dipeptide."""
+
 MODELS: dict[str, Entry] = {
     "schnet": Entry(_schnet_ours, _schnet_bare),
+    "nequip": Entry(_nequip_ours, _nequip_bare),
+    "allegro": Entry(_allegro_ours, _allegro_bare),
+    "mace": Entry(_mace_ours, _mace_bare),
 }
 
 
