@@ -49,7 +49,8 @@ class PySCF:
 
     The first guess is made of the orbitals of the last label of the same composition. What does
     not converge from there begins anew, then goes on in second order, and then is refused.
-    PySCF's own log is in `pyscf.log` in the scratch folder.
+    Old orbitals may keep a calculation in a state that is not the lowest, as where bonds break;
+    `restart = false` begins each label anew. PySCF's log is `pyscf.log` in the scratch folder.
 
     Options:
         functional: any that PySCF knows, such as "B3LYP", "PBE0", "wB97X-V"; or "HF".
