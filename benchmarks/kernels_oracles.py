@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import resource
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -127,6 +128,78 @@ def _pyscf(states: int) -> Pair:
     return oracle.label, bare
 
 
+def ase_lennard_jones() -> Pair:
+    from ase import Atoms
+    from ase.calculators.lj import LennardJones
+
+    from pal.kernels.oracles.ase_calculator import AseCalculator
+
+    options = {"sigma": 1.0, "rc": 6.0}
+    oracle = AseCalculator(context(), calculator="lj", options=options, max_force=1e6)
+    calculator = LennardJones(**options)
+
+    def bare(sample: Mapping[str, Any]) -> object:
+        atoms = Atoms(sample["numbers"], sample["positions"], calculator=calculator)
+        return atoms.get_forces(), atoms.get_potential_energy()
+
+    return oracle.label, bare
+
+
+def ase_nwchem() -> Pair:
+    from ase import Atoms
+    from ase.calculators.nwchem import NWChem
+
+    from pal.kernels.oracles.ase_calculator import AseCalculator
+
+    options = {"theory": "scf", "basis": "sto-3g"}
+    oracle = AseCalculator(context(), calculator="nwchem", options=options, keep=[])
+
+    def bare(sample: Mapping[str, Any]) -> object:
+        calculator = NWChem(**options)
+        atoms = Atoms(sample["numbers"], sample["positions"], calculator=calculator)
+        return atoms.get_forces(), atoms.get_potential_energy()
+
+    return oracle.label, bare
+
+
+def command() -> Pair:
+    from pal.kernels.oracles.command import Command
+
+    # The shortest of programs: what is seen is what starting and reading one costs.
+    program = ["awk", "{ s += $1 * $1 } END { print s }"]
+    oracle = Command(
+        context(),
+        command=shlex.join([*program, "input.txt"]).replace("{", "{{").replace("}", "}}"),
+        inputs={"input.txt": "{positions}"},
+        results={"energy": {"pattern": r"(\S+)"}},
+    )
+
+    def bare(sample: Mapping[str, Any]) -> object:
+        np.savetxt("bare.txt", sample["positions"])
+        with open("bare.out", "wb") as output, open("bare.err", "wb") as errors:
+            subprocess.run([*program, "bare.txt"], check=True, stdout=output, stderr=errors)
+        return float(Path("bare.out").read_text())
+
+    return oracle.label, bare
+
+
+def teacher() -> Pair:
+    from pal.kernels.models.distance_network import DistanceNetwork
+    from pal.kernels.oracles.teacher import Teacher
+    from pal.records import Batch, LabelledSample
+
+    model = DistanceNetwork(context())
+    samples = itertools.islice(jittering("CH3CH2OH"), 4)
+    lessons = [
+        LabelledSample(n, sample, {"energy": np.asarray(0.1 * n), "forces": np.zeros((9, 3))})
+        for n, sample in enumerate(samples)
+    ]
+    next(iter(model.train(lessons)))
+    np.savez("weights.npz", **model.get_weights())
+    oracle = Teacher(context(), model="distance_network", weights="weights.npz", max_force=1e9)
+    return oracle.label, lambda sample: model.predict(Batch([sample]))
+
+
 ROWS: dict[str, tuple[Callable[[], Pair], str]] = {
     "xtb": (xtb, "CH3CH2OH"),
     "xtb, larger": (xtb, "C6H6"),
@@ -134,9 +207,13 @@ ROWS: dict[str, tuple[Callable[[], Pair], str]] = {
     "xtb_program": (xtb_program, "CH3CH2OH"),
     "pyscf, B3LYP": (pyscf, "H2CO"),
     "pyscf, TDA of 3 states": (pyscf_tda, "H2O"),
+    "ase, Lennard-Jones": (ase_lennard_jones, "CH3CH2OH"),
+    "ase, NWChem": (ase_nwchem, "H2O"),
+    "command": (command, "CH3CH2OH"),
+    "teacher, distance_network": (teacher, "CH3CH2OH"),
 }
 """What each row is called, how it is made, and the molecule it labels."""
-PROGRAMS = {"xtb_program": "xtb"}
+PROGRAMS = {"xtb_program": "xtb", "ase, NWChem": "nwchem", "command": "awk"}
 
 
 def measure(pair: Pair, samples: Iterator[Sample]) -> tuple[float, float, float]:
