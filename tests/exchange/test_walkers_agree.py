@@ -185,6 +185,15 @@ def live_in_hosts(
 
 
 @pytest.mark.parametrize("kind", ["bare", "named", "mixed", "broken"])
+def test_a_host_of_many_finds_the_same_answers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks for them in another way."""
+    local = live_locally(kind, All())
+    monkeypatch.setattr("pal.transport.slots._MANY", 1)
+    assert live_in_hosts(kind, All(), 3) == local
+    assert live_in_hosts(kind, Ready(limit=3), 2) == local
+
+
+@pytest.mark.parametrize("kind", ["bare", "named", "mixed", "broken"])
 @pytest.mark.parametrize("hosts", [1, 3, 7])
 def test_histories_are_the_same_to_the_bit(kind: str, hosts: int) -> None:
     local = live_locally(kind, All())

@@ -11,7 +11,7 @@ have the same stride, so the samples of all of them are gathered by one indexed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -28,12 +28,16 @@ from pal.records import (
     signature,
     unnamed,
 )
+from pal.transport.feedback import FeedbackReader
 from pal.transport.layout import Layout
 from pal.transport.segment import Segment
 
 _PAGE: Final = 4096
 _DESCRIPTOR: Final = 2048
 _ALIGN: Final = 64
+
+_MANY: Final = 48
+"""Walkers of a host from which on looking at all of them as arrays is faster than one by one."""
 
 ABSENT, ALIVE, ENDED = 0, 1, 2
 OK, REJECTED = 0, 1
@@ -255,80 +259,46 @@ class HostSlots:
         Those whose feedback has one layout and version come together, as `Feedbacks` unless it
         is one walker alone. The feedback is their own copy, or None where samples were rejected.
         """
-        answered, sent = self._answered, self._sent
-        rows = [row for row in self._living if answered[row] == sent[row]]
-        if len(rows) == 1 and self._verdict[row := rows[0]] == OK:
-            reader = self._readers.get(self._key[row]) or self._reader(row)
-            return ((rows, (reader.one(row, self._scalars),)),)
-        verdict, key, version = self._verdict, self._key, self._version
-        alike: dict[tuple[int, int, int], list[int]] = {}
-        for row in rows:
-            alike.setdefault((verdict[row], key[row], version[row]), []).append(row)
+        if len(self._living) > _MANY:
+            alike = self._sort_many()
+        else:
+            answered, sent = self._answered, self._sent
+            rows = [row for row in self._living if answered[row] == sent[row]]
+            if len(rows) == 1 and self._verdict[row := rows[0]] == OK:
+                reader = self._readers.get(self._key[row]) or self._reader(row)
+                return ((rows, (reader.one(row, self._scalars),)),)
+            alike = self._sort(rows)
         return [
             (some, self._reader(some[0]).several(some, self._lines) if kind[0] == OK else None)
             for kind, some in alike.items()
         ]
+
+    def _sort(self, rows: list[int]) -> dict[tuple[int, int, int], list[int]]:
+        """Sort answered walkers by verdict, layout and version."""
+        verdict, key, version = self._verdict, self._key, self._version
+        alike: dict[tuple[int, int, int], list[int]] = {}
+        for row in rows:
+            alike.setdefault((verdict[row], key[row], version[row]), []).append(row)
+        return alike
+
+    def _sort_many(self) -> dict[tuple[int, int, int], list[int]]:
+        """Find and sort them as arrays: most often all are alike."""
+        lines = self._lines
+        rows = np.flatnonzero((lines["answered"] == lines["sent"]) & (lines["state"] == ALIVE))
+        kinds = [lines[name][rows] for name in ("verdict", "feedback_key", "version")]
+        if rows.size and all((kind == kind[0]).all() for kind in kinds):
+            verdict, key, version = (int(kind[0]) for kind in kinds)
+            return {(verdict, key, version): rows.tolist()}
+        return self._sort(rows.tolist())
 
     def _reader(self, row: int) -> FeedbackReader:
         key = self._key[row]
         reader = self._readers.get(key)
         if reader is None:
             layout = self._slots.layout(self._first + row, feedback=True)
-            reader = self._readers[key] = FeedbackReader(self._slots, layout, self._all)
+            columns = self._slots.feedback_columns(layout)
+            reader = self._readers[key] = FeedbackReader(*columns, self._all)
         return reader
-
-
-class FeedbackReader:
-    """Copies feedback of one layout out of a host's slots.
-
-    Mean and deviation of a walker lie one behind the other: `pairs` views both, for each name
-    an array (walkers, 2, ...), so that one copy takes them, of one walker or of many.
-    """
-
-    def __init__(self, slots: Slots, layout: Layout, rows: slice) -> None:
-        means, deviations = slots.feedback_columns(layout)
-        self._pairs = {name: _joined(means[name], deviations[name])[rows] for name in means}
-        self._size = rows.stop - rows.start
-        self._rows = list(self._pairs.get(BARE, ()))
-
-    def one(self, row: int, scalars: Sequence[Any]) -> Feedback:
-        """Return one walker's feedback."""
-        uncertainty, trusted, version = scalars
-        if self._rows:
-            mean, deviation = self._rows[row].copy()
-        else:
-            both = {name: pair[row].copy() for name, pair in self._pairs.items()}
-            mean = {name: pair[0] for name, pair in both.items()}
-            deviation = {name: pair[1] for name, pair in both.items()}
-        return Feedback(mean, deviation, uncertainty[row], trusted[row] != 0, version[row])
-
-    def several(self, rows: list[int], lines: Mapping[str, Array]) -> Feedbacks:
-        """Return the feedback of several walkers, copied together."""
-        if len(rows) == self._size:
-            both = {name: pair.copy() for name, pair in self._pairs.items()}
-            uncertainty = lines["uncertainty"].copy()
-            trusted = lines["trusted"] != 0
-        else:
-            which = np.array(rows, np.intp)
-            both = {name: pair[which] for name, pair in self._pairs.items()}
-            uncertainty = lines["uncertainty"][which]
-            trusted = lines["trusted"][which] != 0
-        return Feedbacks(
-            Batch.stacked({name: pair[:, 0] for name, pair in both.items()}),
-            Batch.stacked({name: pair[:, 1] for name, pair in both.items()}),
-            uncertainty,
-            trusted,
-            int(lines["version"][rows[0]]),
-        )
-
-
-def _joined(first: Array, second: Array) -> Array:
-    """View two arrays (walkers, ...) of one segment as one, (walkers, 2, ...)."""
-    apart = second.__array_interface__["data"][0] - first.__array_interface__["data"][0]
-    shape, strides = first.shape, first.strides
-    return np.lib.stride_tricks.as_strided(
-        first, (shape[0], 2, *shape[1:]), (strides[0], apart, *strides[1:])
-    )
 
 
 class ExchangeSlots:

@@ -174,8 +174,8 @@ class Crowd:
         goes on from is not judged.
         """
         counts, heeded = self._counts[rows], ~self._fresh[rows]
-        starts = np.cumsum(counts) - counts
-        largest = np.maximum.reduceat(np.abs(forces).max(axis=1), starts)
+        starts = 3 * (np.cumsum(counts) - counts)
+        largest = np.maximum.reduceat(np.abs(forces).reshape(-1), starts)
         sound = largest <= self._max_force[rows]
         calm = sound & trusted & heeded
         untrusted = np.where(calm, 0, self._untrusted[rows] + heeded)
