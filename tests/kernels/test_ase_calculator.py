@@ -192,6 +192,38 @@ def test_electrons_that_would_not_arrive_are_refused(make):
     make("emt").label(ion)
 
 
+def test_a_calculator_that_reads_the_charge_itself_hears_of_every_change(make):
+    class Ionic(EMT):
+        def calculate(self, atoms=None, properties=None, system_changes=()):
+            super().calculate(atoms, properties, system_changes)
+            self.results["energy"] += atoms.info["charge"]
+
+    sys.modules[__name__].Ionic = Ionic
+    oracle = make(f"{__name__}:Ionic", electrons={"charge": "info"})
+    copper = to_sample(bulk("Cu"))
+    energies = [
+        float(oracle.label({**copper, "charge": np.array(charge)})["energy"])
+        for charge in (0.0, 1.0, 0.0)
+    ]
+    assert energies[1] == pytest.approx(energies[0] + 1)
+    assert energies[2] == energies[0]
+
+
+def test_placeholders_in_options_are_filled(make, tmp_path):
+    class Noted(EMT):
+        options = None
+
+        def __init__(self, **options):
+            Noted.options = options
+            super().__init__()
+
+    sys.modules[__name__].Noted = Noted
+    given = {"num_threads": "{threads}", "text": "nprocs {threads}", "paths": ["{home}/basis"]}
+    make(f"{__name__}:Noted", threads=3, options=given)
+    home = tmp_path / "scratch"
+    assert Noted.options == {"num_threads": 3, "text": "nprocs 3", "paths": [f"{home}/basis"]}
+
+
 # Stand-in programs -------------------------------------------------------------------------
 
 

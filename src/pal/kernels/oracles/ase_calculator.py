@@ -74,8 +74,8 @@ class AseCalculator:
             "psi4", "gaussian", "dftb", "espresso", "mopac", "turbomole", ...), or
             "package.module:Class" for any other.
         options: passed to the calculator, in its own units. In strings, "{threads}" becomes the
-            number of threads, and "{home}" the folder in which the campaign runs: programs see
-            only their scratch folder, so that paths must be absolute.
+            number of threads (alone an integer), and "{home}" the folder in which the campaign
+            runs: programs see only their scratch folder, so that paths must be absolute.
         command: how the program is started, e.g. "mpirun -n {threads} nwchem"; by default what
             ASE's own configuration says. Where it contains PREFIX it is run by the shell, as
             older calculators do: "g16 < PREFIX.com > PREFIX.log".
@@ -131,6 +131,7 @@ class AseCalculator:
         self._external = calculator in PROGRAMS or _runs_program(self._class)
         self._kept = Kept(context.directory, self._program.keep)
         self._ready: dict[str, Any] = {}
+        self._last: tuple[float | None, float | None] = (None, None)
         self._tried()
 
     def label(self, sample: Sample) -> Label:
@@ -180,8 +181,14 @@ class AseCalculator:
         key = repr(options)
         if key not in self._ready:
             self._ready[key] = self._made(options)
+        calculator = self._ready[key]
+        electrons = (atoms.info.get("charge"), atoms.info.get("spin"))
+        if electrons != self._last and hasattr(calculator, "reset"):
+            # ASE takes atoms that differ only in their info for the same ones.
+            calculator.reset()
+        self._last = electrons
         try:
-            label = self._results(self._ready[key], atoms)
+            label = self._results(calculator, atoms)
         except (CalculatorSetupError, NotImplementedError) as error:
             raise ContractError(f"ase: calculator '{self._name}': {_described(error)}") from error
         except CalculatorError as error:
@@ -268,6 +275,8 @@ class AseCalculator:
                 )
 
     def _filled(self, value: Any) -> Any:
+        if value == "{threads}":
+            return self._threads
         if isinstance(value, str):
             text = value.replace("{threads}", str(self._threads))
             return text.replace("{home}", os.getcwd())
