@@ -36,7 +36,7 @@ def schnet(
     interactions: int = 3,
     gaussians: int = 32,
     cutoff: float = 5.0,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 5e-3,
     batch_size: int = 8,
     energy_weight: float = 1.0,
     force_weight: float = 1.0,
