@@ -76,9 +76,9 @@ def test_the_kinetic_temperature_is_right(make, integrator):
         friction_per_ps=50.0,
         time_constant_fs=20.0,
     )
-    kelvin = kinetic_temperatures(walker, 220)[20:].reshape(10, -1).mean(axis=1)
+    kelvin = kinetic_temperatures(walker, 140)[20:].reshape(10, -1).mean(axis=1)
     error = kelvin.std(ddof=1) / np.sqrt(len(kelvin))
-    assert error < 30
+    assert error < 40
     assert abs(kelvin.mean() - 400) < 5 * error + 4
 
 
@@ -87,8 +87,10 @@ def test_berendsen_goes_to_its_temperature(make):
     assert kinetic_temperatures(walker, 60)[20:].mean() == pytest.approx(400, rel=0.1)
 
 
-@pytest.mark.parametrize("integrator", ["langevin", "langevin_baoab", "andersen"])
-@pytest.mark.parametrize("kelvin", [150.0, 600.0])
+@pytest.mark.parametrize(
+    ("integrator", "kelvin"),
+    [("langevin", 150.0), ("langevin", 600.0), ("langevin_baoab", 300.0), ("andersen", 300.0)],
+)
 def test_samples_the_boltzmann_distribution(make, kelvin, integrator):
     """<x^2> = k_B T / stiffness in a harmonic well, for every coordinate of any mass.
 
