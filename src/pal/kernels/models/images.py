@@ -27,7 +27,7 @@ Lesson: TypeAlias = list[tuple[Tensor, Tensor]]
 WITHIN: Final = ("outputs", "output_mean", "output_spread", "channels")
 """What belongs to the weights beside the network's own arrays."""
 
-CROWD: Final = 1024
+CROWD: Final = 512
 """Pixels of a batch beyond which a CPU convolves for one member at a time: it is faster so."""
 
 

@@ -52,20 +52,21 @@ class Layout:
             return np.empty((0, self.width))
         columns = (records if isinstance(records, Batch) else Batch(records)).columns
         came = {name: column.shape[1:] for name, column in columns.items()}
-        wrong = {name: came.get(name) for name, shape in self.shapes if came.get(name) != shape}
-        if wrong:
-            raise ShapeError(f"expected arrays of the shapes {dict(self.shapes)}; got {wrong}")
+        if any(came.get(name) != shape for name, shape in self.shapes):
+            raise ShapeError(f"expected arrays of the shapes {dict(self.shapes)}; got {came}")
         parts = [columns[name].reshape(len(records), -1) for name, _ in self.shapes]
+        if len(parts) == 1:
+            return np.asarray(parts[0], dtype=float)
         return np.concatenate(parts, axis=1, dtype=float)
 
     def labels(self, rows: Array) -> dict[str, Array]:
         """Return rows (..., width) as named arrays (..., *shape); a bare one is named `BARE`."""
-        ends = np.cumsum([math.prod(shape) for _, shape in self.shapes])
-        parts = np.split(rows, ends[:-1], axis=-1)
-        return {
-            name: part.reshape(*rows.shape[:-1], *shape)
-            for (name, shape), part in zip(self.shapes, parts, strict=True)
-        }
+        found, start = {}, 0
+        for name, shape in self.shapes:
+            end = start + math.prod(shape)
+            found[name] = rows[..., start:end].reshape(*rows.shape[:-1], *shape)
+            start = end
+        return found
 
     def encoded(self) -> Array:
         """Return the layout as an array (bytes,), uint8, to be kept with weights."""
@@ -94,8 +95,10 @@ class Scale:
 
     def apply(self, rows: Array) -> Array:
         """Return rows in units of the spread, from the mean."""
-        return np.asarray((rows - self.mean) / self.spread)
+        scaled: Array = (rows - self.mean) / self.spread
+        return scaled
 
     def undo(self, rows: Array) -> Array:
         """Return rows in their own units."""
-        return np.asarray(rows * self.spread + self.mean)
+        plain: Array = rows * self.spread + self.mean
+        return plain
