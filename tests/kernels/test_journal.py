@@ -5,10 +5,12 @@ import pickle
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.data import covalent_radii
 from toy_molecule import NUMBERS, RELAXED
 
 from pal.errors import ContractError
 from pal.kernels.calculator import CommitteeCalculator
+from pal.kernels.generators import bounds as bounds_module
 from pal.kernels.generators.bounds import Bounds
 from pal.kernels.generators.caution import Caution
 from pal.kernels.generators.guard import Guard, Lost
@@ -143,3 +145,24 @@ def test_atoms_beyond_their_bounds():
     assert Bounds(Atoms("H"), "test", min_distance=0.5, max_distance=1.0).hold(np.zeros((1, 3)))
     with pytest.raises(ContractError, match="test: the geometry H3 in `start`"):
         Bounds(atoms, "test", min_distance=0.5, max_distance=0.5)
+
+
+def test_bounds_are_kept_along_any_path_and_across_blocks(monkeypatch):
+    """What is remembered from step to step never changes the answer."""
+    monkeypatch.setattr(bounds_module, "BLOCK", 2)
+    rng = np.random.default_rng(0)
+    atoms = Atoms(NUMBERS, RELAXED)
+    walked = Bounds(atoms, "test", min_distance=0.6, max_distance=1.8)
+    positions, seen = RELAXED.copy(), set()
+    for _ in range(400):
+        positions = positions + rng.normal(0, 0.03, positions.shape)
+        distances = Atoms(NUMBERS, positions).get_all_distances() + 1e9 * np.eye(5)
+        radii = covalent_radii[NUMBERS]
+        inside = bool(
+            (distances >= 0.6 * (radii[:, None] + radii)).all() and distances.min(0).max() <= 1.8
+        )
+        assert walked.hold(positions) is inside
+        seen.add(inside)
+        if not inside:
+            positions = RELAXED.copy()
+    assert seen == {True, False}

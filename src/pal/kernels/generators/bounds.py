@@ -9,6 +9,9 @@ from ase.data import covalent_radii
 from pal.errors import ContractError
 from pal.records import Array
 
+BLOCK = 256
+"""Atoms whose distances to all others are in memory at a time."""
+
 
 class Images:
     """The nearest periodic images; for molecules, which have none, vectors stay as they are.
@@ -51,11 +54,11 @@ class Bounds:
                 "radii; 0: no bound) and max_distance > 0 (Å); "
                 f"got min_distance = {min_distance}, max_distance = {max_distance}"
             )
-        radii = covalent_radii[atoms.numbers]
         self._images = Images(atoms)
-        self._touching = (min_distance * (radii[:, None] + radii)) ** 2
-        self._farthest = max_distance**2
+        self._radii = min_distance * covalent_radii[atoms.numbers]
+        self._farthest = max_distance
         self._idle = len(atoms) < 2 or (min_distance == 0 and max_distance == np.inf)
+        self._seen, self._room = atoms.positions.copy(), -1.0
         if not self.hold(atoms.positions):
             raise ContractError(
                 f"{kernel}: the geometry {atoms.get_chemical_formula()} in `start` has atoms that "
@@ -65,12 +68,30 @@ class Bounds:
             )
 
     def hold(self, positions: Array) -> bool:
-        """Whether positions (atoms, 3) in Å are within the bounds; not so where they are NaN."""
+        """Whether positions (atoms, 3) in Å are within the bounds; not so where they are NaN.
+
+        All pairs are looked at only after an atom has moved so far that they may be out.
+        """
         if self._idle:
             return True
-        vectors = self._images.shortest(positions[:, None] - positions)
-        squares = np.einsum("abx,abx->ab", vectors, vectors)
-        np.fill_diagonal(squares, np.inf)
-        return bool((squares >= self._touching).all()) and bool(
-            squares.min(axis=1).max() <= self._farthest
-        )
+        moved = np.linalg.norm(positions - self._seen, axis=1).max()
+        if 2 * moved < self._room:
+            return True
+        room = self._measure(positions)
+        if not room >= 0:
+            return False
+        self._seen, self._room = positions.copy(), room
+        return True
+
+    def _measure(self, positions: Array) -> float:
+        """Return by how much (Å) distances are within the bounds; negative where they are not."""
+        room = np.inf
+        for begin in range(0, len(positions), BLOCK):
+            rows = slice(begin, begin + BLOCK)
+            vectors = self._images.shortest(positions[rows, None] - positions)
+            distances = np.sqrt(np.einsum("abx,abx->ab", vectors, vectors))
+            np.fill_diagonal(distances[:, begin:], np.inf)
+            spare = distances - (self._radii[rows, None] + self._radii)
+            alone = self._farthest - distances.min(axis=1)
+            room = np.minimum(room, np.minimum(spare.min(), alone.min()))
+        return float(room)
