@@ -454,6 +454,22 @@ class OnceOracle:
         return truth(sample)
 
 
+class Counting(OnceOracle):
+    """Remembers how many labels it has made, and writes each number down."""
+
+    def label(self, sample: Array) -> Array:
+        label = super().label(sample)
+        with Path(f"{self.flag}.counts").open("a") as log:
+            log.write(f"{self.count}\n")
+        return label
+
+    def get_state(self) -> int:
+        return self.count
+
+    def set_state(self, state: int) -> None:
+        self.count = state
+
+
 def grid(count: int = 6) -> Iterator[Array]:
     """Yield initial samples."""
     for index in range(count):

@@ -296,6 +296,15 @@ def child(folder: Path, **sections: Any) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+def test_an_oracle_that_dies_remembers_what_it_had_saved(folder: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    oracle = {"kernel": "toys:Counting", "options": {"flag": str(flag)}}
+    done = run(folder, oracle=oracle, save_interval=0, stop={"labels": 12})
+    assert done.kinds("oracle") == {"crash"}
+    counts = [int(line) for line in Path(f"{flag}.counts").read_text().split()]
+    assert counts == list(range(1, len(counts) + 1))
+
+
 @pytest.mark.parametrize("labels", [1, 15, 40])
 def test_killing_the_agent_s_whole_group_loses_no_label(
     folder: Path, tmp_path: Path, labels: int

@@ -51,6 +51,7 @@ class OracleDesk:
         state = desk.run.load_state("oracle", job.index)
         if state is not None and hasattr(self._oracle, "set_state"):
             self._oracle.set_state(state)
+        self._save_at = time.monotonic() + job.save_interval
 
     def run(self) -> None:
         """Wait for samples until told to shut down."""
@@ -62,11 +63,18 @@ class OracleDesk:
             if isinstance(message, LabelTask):
                 self._label(message)
                 channel.flush()
+                if time.monotonic() > self._save_at:
+                    self._save()
             elif isinstance(message, Shutdown):
-                if hasattr(self._oracle, "get_state"):
-                    state = self._oracle.get_state()
-                    self._desk.run.save_state("oracle", self._desk.job.index, state)
+                self._save()
                 return
+
+    def _save(self) -> None:
+        """Save what the oracle remembers from label to label, if it says so."""
+        if hasattr(self._oracle, "get_state"):
+            desk = self._desk
+            desk.run.save_state("oracle", desk.job.index, self._oracle.get_state())
+        self._save_at = time.monotonic() + self._desk.job.save_interval
 
     def _label(self, task: LabelTask) -> None:
         desk = self._desk
