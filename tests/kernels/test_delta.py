@@ -69,7 +69,7 @@ def make(context):
 
 @pytest.fixture(params=["computed", "learned"])
 def options(request):
-    return {"computed": {"baseline_oracle": ORACLE}, "learned": {"baseline_model": NETWORK}}[
+    return {"computed": {"baseline": ORACLE}, "learned": {"baseline_model": NETWORK}}[
         request.param
     ]
 
@@ -94,13 +94,13 @@ def test_keeps_the_contract_with_a_model_that_has_no_committee(make):
             "descriptor": "inverse_distances",
         },
     }
-    check_model(lambda: make(model=forest, baseline_oracle=ORACLE), stretched(20))
+    check_model(lambda: make(model=forest, baseline=ORACLE), stretched(20))
 
 
 def test_energies_and_forces_add_up(make):
     """Untouched weights: the prediction is the baseline and the correction, each as it is."""
     data = stretched(10)
-    model = make(baseline_oracle=ORACLE)
+    model = make(baseline=ORACLE)
     learn(model, data, 5)
     result, correction = model.predict(batch_of(data)), model.correction.predict(batch_of(data))
     for k, item in enumerate(data):
@@ -129,7 +129,7 @@ def test_a_few_expensive_labels_do(make, context):
     truth = np.array([item.label["forces"] for item in fresh])
     options = {"hidden": [32], "batch_size": 8, "learning_rate": 0.01, "validation": 0.0}
     network = {"kernel": "distance_network", "options": options}
-    model = make(model=network, baseline_oracle=ORACLE)
+    model = make(model=network, baseline=ORACLE)
     plain = KernelSpec("model", "distance_network", options=options).build(context())
     errors = []
     for each in (model, plain):
@@ -175,7 +175,7 @@ def test_cheap_labels_alone_teach_the_baseline_alone(make):
     assert metrics[0].keys() == {k for k in metrics[0] if k.startswith("baseline_")}
     changed = {k.partition(".")[0] for k in after if not np.array_equal(after[k], before[k])}
     assert changed == {"baseline"}
-    assert learn(make(baseline_oracle=ORACLE), levels(10, 0), 1) == []
+    assert learn(make(baseline=ORACLE), levels(10, 0), 1) == []
 
 
 def test_a_member_whose_bootstrap_has_no_expensive_label_learns_from_those_of_all(make):
@@ -186,7 +186,7 @@ def test_a_member_whose_bootstrap_has_no_expensive_label_learns_from_those_of_al
 
 
 def test_a_baseline_is_computed_once_for_all_members_and_all_rounds(make):
-    committee = Delta.committee([make(k, baseline_oracle=ORACLE) for k in range(3)])
+    committee = Delta.committee([make(k, baseline=ORACLE) for k in range(3)])
     data = stretched(8)
     Cheap.calls = 0
     learn(committee, [data, data * 2, data[:4]], 1)
@@ -252,7 +252,7 @@ def test_it_learns_from_the_labels_of_several_fidelities(make, context, tmp_path
 def test_where_the_baseline_fails_there_is_no_finite_prediction_and_no_lesson(make):
     data = stretched(6)
     torn = {**data[0].sample, "positions": 20 * RELAXED}
-    model = make(baseline_oracle=ORACLE)
+    model = make(baseline=ORACLE)
     learn(model, [*data, LabelledSample(99, torn, data[0].label)], 2)
     labels = as_batch(model.predict(Batch([data[0].sample, torn])), 2, "delta")
     assert finite_rows(labels).tolist() == [True, False]
@@ -261,24 +261,24 @@ def test_where_the_baseline_fails_there_is_no_finite_prediction_and_no_lesson(ma
 
 
 def test_bad_options_are_refused(make):
-    with pytest.raises(ContractError, match="one of baseline_oracle and baseline_model"):
+    with pytest.raises(ContractError, match="one of baseline and baseline_model"):
         make()
-    with pytest.raises(ContractError, match="one of baseline_oracle and baseline_model"):
-        make(baseline_oracle=ORACLE, baseline_model=NETWORK)
+    with pytest.raises(ContractError, match="one of baseline and baseline_model"):
+        make(baseline=ORACLE, baseline_model=NETWORK)
     with pytest.raises(ContractError, match=r"delta: model: expected a kernel's name"):
-        make(model={"name": "x"}, baseline_oracle=ORACLE)
+        make(model={"name": "x"}, baseline=ORACLE)
 
     class Fixed:
         def predict(self, samples):
             return np.zeros(len(samples))
 
     with pytest.raises(ContractError, match="model has no method train"):
-        make(model={"kernel": Fixed}, baseline_oracle=ORACLE)
+        make(model={"kernel": Fixed}, baseline=ORACLE)
 
 
 def test_what_it_cannot_learn_from_is_refused(make):
     with pytest.raises(ContractError, match="empty"):
-        learn(make(baseline_oracle=ORACLE), [], 1)
+        learn(make(baseline=ORACLE), [], 1)
     with pytest.raises(ContractError, match=r"'baseline_energy' or the like.*several fidelities"):
         learn(make(baseline_model=NETWORK), stretched(3), 1)
     bare = [LabelledSample(0, np.zeros(2), np.zeros(2))]
@@ -286,10 +286,10 @@ def test_what_it_cannot_learn_from_is_refused(make):
         learn(make(baseline_model=NETWORK), bare, 1)
     other = [LabelledSample(0, stretched(1)[0].sample, {"heat": np.zeros(())})]
     with pytest.raises(ContractError, match="at least one name in both"):
-        learn(make(baseline_oracle=ORACLE), other, 1)
+        learn(make(baseline=ORACLE), other, 1)
     with pytest.raises(ContractError, match="not its weights"):
-        make(baseline_oracle=ORACLE).set_weights({"mean": np.zeros(2)})
+        make(baseline=ORACLE).set_weights({"mean": np.zeros(2)})
     learned = make(baseline_model=NETWORK)
     learn(learned, levels(6, 3), 1)
     with pytest.raises(ContractError, match="option baseline_model"):
-        make(baseline_oracle=ORACLE).set_weights(learned.get_weights())
+        make(baseline=ORACLE).set_weights(learned.get_weights())

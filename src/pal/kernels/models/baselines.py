@@ -164,7 +164,8 @@ def _cheap(label: Label) -> dict[str, Array]:
     if not cheap:
         raise ContractError(
             f"delta: a learned baseline needs labels with arrays '{PREFIX}energy' or the like; "
-            f"got {sorted(arrays)}. Label with several fidelities, or give a baseline_oracle"
+            f"got {sorted(arrays)}. Label with several fidelities, or give"
+            " an oracle as option baseline"
         )
     return cheap
 

@@ -48,8 +48,8 @@ class Delta:
     Options:
         model: the kernel that learns the correction: a name, or a table with `kernel` and
             `options`.
-        baseline_oracle: the oracle that computes the baseline, likewise.
-        baseline_model: the model that learns the baseline, likewise; give one of the two.
+        baseline: the oracle that computes the baseline, likewise; give either this or `baseline_model`.
+        baseline_model: the model that learns the baseline, likewise.
         level: index of the expensive level, 0 being the cheapest: labels of at least this
             `fidelity` teach the correction.
 
@@ -59,7 +59,7 @@ class Delta:
         members = 4
         [model.options]
         model = { kernel = "distance_network", options = { hidden = [64, 64] } }
-        baseline_oracle = { kernel = "xtb", options = { method = "GFN1-xTB" } }
+        baseline = { kernel = "xtb", options = { method = "GFN1-xTB" } }
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Delta:
         context: Context,
         *,
         model: str | Mapping[str, Any],
-        baseline_oracle: str | Mapping[str, Any] | None = None,
+        baseline: str | Mapping[str, Any] | None = None,
         baseline_model: str | Mapping[str, Any] | None = None,
         level: int = 1,
     ) -> None:
-        if (baseline_oracle is None) == (baseline_model is None) or level < 0:
+        if (baseline is None) == (baseline_model is None) or level < 0:
             raise ContractError(
-                "delta: expected one of baseline_oracle and baseline_model, and level >= 0; got "
-                f"baseline_oracle = {baseline_oracle}, baseline_model = {baseline_model}, "
+                "delta: expected one of baseline and baseline_model, and level >= 0; got "
+                f"baseline = {baseline}, baseline_model = {baseline_model}, "
                 f"level = {level}"
             )
         self.level = level
@@ -85,7 +85,7 @@ class Delta:
             self.model = _trainable(baseline_model, context, "baseline_model")
         else:
             place = replace(context, role="oracle")
-            self.oracle = nested("oracle", baseline_oracle, place, "delta: baseline_oracle")
+            self.oracle = nested("oracle", baseline, place, "delta: baseline")
         self._alone = DeltaCommittee([self], Members)
 
     @classmethod
