@@ -88,6 +88,15 @@ def test_a_committee_predicts_and_learns_what_its_members_do(make, network, batc
     physics.check_committee(lambda k: make(k, network=network, batched=batched))
 
 
+def test_large_graphs_go_to_one_member_after_the_other(make):
+    physics.check_committee(lambda k: make(k, largest=100))
+    committee = Potential.committee([make(k, largest=100) for k in range(2)])
+    committee.predict(physics.batch_of(physics.methanols(20)))
+    assert committee._stacked is None
+    committee.predict(physics.batch_of(physics.methanols(1)))
+    assert committee._stacked is not None
+
+
 def test_layers_are_stacked_as_they_are_and_other_networks_by_vmap():
     assert type(stacked([Pairs((1, 6)) for _ in range(2)])) is Layered
     assert type(stacked([Scaled((1, 6)) for _ in range(2)])) is Mapped

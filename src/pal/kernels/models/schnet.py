@@ -110,7 +110,7 @@ def schnet(
         energy_weight=energy_weight,
         force_weight=force_weight,
         batched=True,
-        largest=3000,
+        largest=2000,
         elements=elements,
         checkpoint=checkpoint,
     )
