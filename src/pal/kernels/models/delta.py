@@ -41,15 +41,15 @@ class Delta:
     work within the process (a sample it cannot compute has no finite prediction); or learned
     from the labels' arrays `baseline_energy`, `baseline_forces`, as the oracle `fidelities`
     returns them. The learned baseline learns from all labels; the correction only from those
-    that have the expensive level, as their array `fidelity` says (those without it all do).
+    that have the expensive level, as their array `fidelity` says; labels without it all have it.
     Until there are any, the correction is what its model predicts untrained. A committee joins
     the inner models' committees.
 
     Options:
         model: the kernel that learns the correction: a name, or a table with `kernel` and
             `options`.
-        baseline: the oracle that computes the baseline, likewise; give either this or `baseline_model`.
-        baseline_model: the model that learns the baseline, likewise.
+        baseline: the oracle that computes the baseline, likewise.
+        baseline_model: the model that learns the baseline, likewise; give one of the two.
         level: index of the expensive level, 0 being the cheapest: labels of at least this
             `fidelity` teach the correction.
 
