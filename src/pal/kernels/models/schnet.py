@@ -54,7 +54,8 @@ def schnet(
     241722 (2018), with the interaction blocks of torch_geometric. Total charge and spin are
     spread over the atoms of a system by learnt shares, and enter the atoms' first features, as
     in SpookyNet: Unke et al., Nat. Commun. 12, 7273 (2021). A committee is evaluated in one
-    call. Labels: `energy` in eV, `forces` in eV/Å.
+    call: always on a GPU, and on a CPU while the batch is small enough for its caches. Labels:
+    `energy` in eV, `forces` in eV/Å.
 
     Options:
         hidden: features of an atom.
