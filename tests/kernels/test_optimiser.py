@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import pal
 from pal.errors import ContractError
 from pal.kernels.generators.best_designs import FILE, BestDesigns, Found
 from pal.kernels.generators.optimiser import Optimiser
@@ -228,7 +229,7 @@ TWO = {
     "lower": [0.0, 0.0],
     "upper": [1.0, 1.0],
     "name": "x",
-    "objectives": ["drag", "profit[1]"],
+    "objective": ["drag", "profit[1]"],
     "maximise": ["profit[1]"],
 }
 
@@ -279,9 +280,9 @@ def test_of_a_front_the_crowded_designs_go_first():
         ({"at_end": "never"}, "at_end = 'never'"),
         ({"budget": 0}, "budget, patience and keep >= 1"),
         ({"exploration": -1.0}, "exploration >= 0"),
-        ({"objectives": []}, "expected objectives"),
-        ({"objectives": ["a", "a"]}, "each once"),
-        ({"objectives": ["a[x]"]}, "energies\\[1\\]"),
+        ({"objective": []}, "expected as objective"),
+        ({"objective": ["a", "a"]}, "each once"),
+        ({"objective": "a[x]"}, "energies\\[1\\]"),
         ({"maximise": ["b"]}, "must be among"),
         ({"weights": [1.0, 2.0]}, "a weight for each of 1"),
         ({"upper": [1.0]}, "got 3 and 1"),
@@ -298,9 +299,14 @@ def test_an_algorithm_for_one_design_at_a_time_makes_no_swarm(make):
         Optimiser.ensemble([make(index, algorithm="BO") for index in range(2)])
 
 
+def test_the_largest_is_found_as_well(make, tmp_path):
+    walk(make(maximise=True), 150)
+    assert read(tmp_path)["designs"][0]["objectives"][""] > 50
+
+
 @pytest.mark.parametrize("objective", ["drag", "profit", "profit[2]", "[0]", "drag[0]"])
 def test_an_objective_that_is_not_one_predicted_number_is_named(context, objective):
-    walker = Optimiser(context(), **{**TWO, "objectives": [objective], "maximise": []})
+    walker = Optimiser(context(), **{**TWO, "objective": objective, "maximise": False})
     sample = walker.step(None)
     reply = two_goals(sample)
     if objective == "drag":
@@ -316,3 +322,34 @@ def test_nothing_is_said_on_import():
     )
     assert done.returncode == 0
     assert done.stdout == done.stderr == ""
+
+
+class Knowing:
+    """A member that knows the bowl."""
+
+    def predict(self, samples):
+        return [answer(sample).mean for sample in np.asarray(samples)]
+
+
+@pytest.mark.parametrize(
+    "place", [{"hosts": 1}, pytest.param({"placement": "committee"}, marks=pytest.mark.slow)]
+)
+def test_the_walkers_of_one_process_are_one_swarm_in_a_campaign(tmp_path, place):
+    summary = pal.Campaign(
+        generator={
+            "kernel": "optimiser",
+            "walkers": 6,
+            "options": {"lower": LOWER, "upper": UPPER, "budget": 400, "at_end": "stop"},
+            **place,
+        },
+        model={"kernel": Knowing, "members": 2, "train": False},
+        oracle={"kernel": answer, "enabled": False},
+        selector={"kernel": "deviation", "options": {"threshold": 0.1}},
+        directory=tmp_path / "run",
+        stop={"final_training": 0, "after": 60},
+    ).run()
+    assert "asked to stop" in summary.reason
+    (found,) = (tmp_path / "run").rglob(FILE)
+    best = json.loads(found.read_text())
+    assert 400 <= best["evaluations"] <= 406
+    assert best["designs"][0]["objectives"][""] < 2.0

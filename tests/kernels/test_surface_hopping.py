@@ -8,6 +8,7 @@ import pytest
 from ase import Atoms, units
 from ase.io import write
 
+import pal
 from pal.errors import ContractError, KernelImportError
 from pal.kernels.generators import hopping
 from pal.kernels.generators.populations import FILE, populations, recorded
@@ -587,3 +588,41 @@ def test_models_of_other_kinds_are_refused(make):
         walker.step(Feedback({"forces": np.zeros((1, 3))}, {}, 0.0, True, 0))
     with pytest.raises(ContractError, match="a bare array"):
         walker.step(Feedback(np.zeros(3), {}, 0.0, True, 0))
+
+
+class Knowing:
+    """A member that knows the wells."""
+
+    def predict(self, samples):
+        return [in_wells(sample).mean for sample in samples]
+
+
+def test_a_campaign_leaves_populations(make, tmp_path):
+    make()
+    summary = pal.Campaign(
+        generator={
+            "kernel": "surface_hopping",
+            "walkers": 3,
+            "hosts": 1,
+            "options": {
+                "start": str(tmp_path / "start.xyz"),
+                "method": "landau_zener",
+                "velocities": "thermal",
+                "max_time_fs": 20.0,
+                "trajectories": 5,
+            },
+        },
+        model={"kernel": Knowing, "members": 2, "train": False},
+        oracle={"kernel": in_wells, "enabled": False},
+        selector={
+            "kernel": "deviation",
+            "options": {"threshold": 0.1, "field": "state_forces"},
+        },
+        directory=tmp_path / "run",
+        stop={"final_training": 0, "after": 60},
+    ).run()
+    assert "asked to stop" in summary.reason
+    result = populations(tmp_path / "run", [0.0, 20.0])
+    assert result.trajectories[0] >= 5
+    np.testing.assert_allclose(result.mean[0], [0.0, 1.0])
+    assert result.mean[1, 0] > 0

@@ -36,12 +36,12 @@ class Objectives:
         places = [_WRITTEN.match(name) for name in names]
         if not places or len(set(names)) < len(names) or None in places:
             raise ContractError(
-                "optimiser: expected objectives like 'drag', 'energies[1]' or '' for a bare "
-                f"number, each once; got {list(names)}"
+                "optimiser: expected as objective 'drag', 'energies[1]', '' for a bare number, or "
+                f"several of them, each once; got {list(names)}"
             )
         if not set(maximise) <= set(names):
             raise ContractError(
-                f"optimiser: maximise = {list(maximise)} must be among objectives = {list(names)}"
+                f"optimiser: maximise = {list(maximise)} must be among objective = {list(names)}"
             )
         if weights is not None and (len(weights) != len(names) or not np.isfinite(weights).all()):
             raise ContractError(

@@ -43,9 +43,9 @@ class Optimiser:
         upper: upper bound of each parameter.
         algorithm: "PSO", "DE", "TwoPointsDE", "CMA", "OnePlusOne", or another one of nevergrad's
             registry that can be asked for several designs at once.
-        objectives: predicted numbers to optimise: "drag", an entry of an array, "energies[1]",
-            of a bare array "[0]", or "" for a bare number.
-        maximise: those of the objectives that are to be large; the others are to be small.
+        objective: the predicted number to optimise: "drag", an entry of an array, "energies[1]",
+            of a bare array "[0]", or "" for a bare number; or several of them.
+        maximise: whether it is to be large, not small; of several, those that are.
         weights: of the objectives, which are added up with them to one; without weights, several
             objectives make a Pareto front.
         exploration: standard deviations that are taken off a predicted loss, to try what is
@@ -62,9 +62,9 @@ class Optimiser:
     Example:
         [generator]
         kernel = "optimiser"
-        count = 32
+        walkers = 32
         hosts = 1
-        options = { lower = [0.0, 0.1], upper = [1.0, 0.9], objectives = ["drag"], budget = 2000 }
+        options = { lower = [0.0, 0.1], upper = [1.0, 0.9], objective = "drag", budget = 2000 }
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Optimiser:
         lower: Sequence[float],
         upper: Sequence[float],
         algorithm: str = "PSO",
-        objectives: Sequence[str] = ("",),
-        maximise: Sequence[str] = (),
+        objective: str | Sequence[str] = "",
+        maximise: bool | Sequence[str] = False,
         weights: Sequence[float] | None = None,
         exploration: float = 0.0,
         budget: int = 2000,
@@ -96,7 +96,9 @@ class Optimiser:
                 f"{budget}, {patience}, {keep} and {exploration}"
             )
         self._context = context
-        self._objectives = Objectives(objectives, maximise, weights, exploration)
+        names = [objective] if isinstance(objective, str) else objective
+        large = (names if maximise else []) if isinstance(maximise, bool) else maximise
+        self._objectives = Objectives(names, large, weights, exploration)
         self._show = shown("optimiser", name, render)
         self._asked: Question | None = None
         self.search = Search(
