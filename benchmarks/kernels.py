@@ -1,7 +1,7 @@
 """The kernel library against the libraries it joins: one table after the other, in Markdown.
 
     python benchmarks/kernels.py                    # all: about half an hour on a quiet machine
-    python benchmarks/kernels.py models dynamics    # some of: models, surrogates, oracles, dynamics
+    python benchmarks/kernels.py models dynamics    # some: models, surrogates, oracles, dynamics
 
 MACE is measured with the environment that `make test` makes for it, if that is there.
 """
