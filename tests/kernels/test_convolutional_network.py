@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,8 +250,6 @@ def test_bad_options_are_refused(make, options, words):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_it_predicts_as_on_a_cpu(context):
-    from dataclasses import replace
-
     data = channels(10)
     model = convolutional_network(context(0), **SMALL, inputs="walls", precision="float64")
     learn(model, data, 2)

@@ -2,9 +2,11 @@
 
 import itertools
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
 from toy_molecule import NUMBERS, RELAXED, batch_of, stretched
@@ -303,6 +305,20 @@ def test_a_sample_stays_on_its_side_of_the_validation(make, data):
     checked_few = model._stack._divide(0, few.rows[0], few)[1]
     checked_many = model._stack._divide(0, many.rows[0], many)[1]
     assert set(checked_few) == {row for row in checked_many if row < 20}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("states", [1, 3])
+def test_on_a_gpu_it_learns_and_predicts_as_on_a_cpu(context, make, data, states):
+    data = data if states == 1 else excited(data, states)
+    place = replace(context(), device="cuda:0")
+    model = DistanceNetwork(place, states=states, **SMALL)
+    learn(model, data, 3)
+    other = make(states=states)
+    other.set_weights(model.get_weights())
+    mine, theirs = model.predict(batch_of(data)), other.predict(batch_of(data))
+    for name, array in mine.items():
+        np.testing.assert_allclose(array, theirs[name], atol=1e-4)
 
 
 def test_another_molecule_is_refused(trained):

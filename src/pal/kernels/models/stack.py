@@ -171,7 +171,7 @@ class Stack:
             spread = features.std(0, correction=0).clamp_min(1e-3)
             data["mean"][member, 0] = features.mean(0)
             data["spread"][member, 0] = spread * self._recipe.smoothness
-            data["shift"][member, 0] = torch.as_tensor(lessons.energies[rows].mean(0))
+            data["shift"][member, 0].copy_(torch.as_tensor(lessons.energies[rows].mean(0)))
             rms = float(np.sqrt(np.square(lessons.forces[rows]).mean()))
             data["unit"][member] = max(rms, 1e-3)
             data["fitted"][member] = True
