@@ -1,6 +1,7 @@
 """MACE is a potential, for molecules and crystals, charged or not, from scratch or pretrained."""
 
 import importlib.util
+import json
 import os
 from dataclasses import replace
 
@@ -9,8 +10,9 @@ import potential_physics as physics
 import pytest
 import torch
 
-from pal.errors import ContractError, KernelImportError
+from pal.errors import ContractError, Failure, KernelImportError
 from pal.records import Batch
+from pal.runtime.campaign import Campaign
 from pal.testing.checks import check_model
 
 if importlib.util.find_spec("mace") is None:
@@ -249,8 +251,6 @@ def test_a_saved_model_learns_on_and_joins_a_committee(make, saved):
         return make(index, checkpoint=path, **options)
 
     physics.check_committee(pretrained)
-    physics.check_travel(pretrained, physics.methanols(6))
-    assert len(physics.learn(pretrained(), physics.methanols(6), 2)) == 2
 
 
 @THEIRS
@@ -267,6 +267,36 @@ def test_saved_models_of_other_kinds_are_refused(make, saved, tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(KernelImportError, match="cannot read checkpoint"):
         make(checkpoint=path)
+
+
+WATER = "3\nProperties=species:S:1:pos:R:3\nO 0 0 0.117\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n"
+
+
+def test_a_campaign_runs_from_settings_alone(tmp_path):
+    start = tmp_path / "start.xyz"
+    start.write_text(WATER)
+    data = {
+        "directory": str(tmp_path / "run"),
+        "generator": {"kernel": "dynamics", "options": {"start": str(start)}, "walkers": 2},
+        "model": {
+            "kernel": "mace",
+            "members": 2,
+            "options": {**SMALL, "elements": ["H", "O"], "patience": 1},
+        },
+        "oracle": {"kernel": "xtb", "options": {"method": "GFN1-xTB"}},
+        "selector": {"kernel": "deviation", "options": {"threshold": 0.0}},
+        "initial": {"kernel": "displacement", "options": {"start": str(start), "count": 4}},
+        "training": {"retrain_size": 2},
+        "stop": {"labels": 6, "after": 100, "final_training": 0},
+    }
+    settings = tmp_path / "pal.json"
+    settings.write_text(json.dumps(data))
+    failures = [item for item in Campaign.from_file(settings) if isinstance(item, Failure)]
+    assert [str(failure) for failure in failures] == []
+    weights = next(iter(sorted((tmp_path / "run" / "models").glob("*/member-0.npz"))))
+    with np.load(weights) as arrays:
+        assert arrays["elements"].tolist() == [1, 8]
+        assert arrays["referenced"].all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")

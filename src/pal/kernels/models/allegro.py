@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from allegro.model import AllegroModel
 from allegro.nn import _allegro, edgewise
@@ -19,6 +19,9 @@ from pal.kernels.models.nequip_library import Network, arguments, library
 from pal.kernels.models.potential import Design, Potential
 from pal.kernels.models.sums import batchable
 from pal.roles import Context
+
+LARGEST: Final = 800
+"""Edges up to which a committee's call is the faster one; see benchmarks/kernels_models.py."""
 
 batchable((_allegro, "scatter"), (edgewise, "scatter"))
 
@@ -127,6 +130,7 @@ def allegro(
         energy_weight=energy_weight,
         force_weight=force_weight,
         batched=True,
+        largest=LARGEST,
         elements=elements,
         checkpoint=checkpoint,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from torch import nn
@@ -24,6 +24,9 @@ from pal.kernels.models.mace_library import (
 from pal.kernels.models.potential import Design, Potential
 from pal.records import Array
 from pal.roles import Context
+
+LARGEST: Final = 3000
+"""Edges up to which a committee's call is the faster one; see benchmarks/kernels_models.py."""
 
 
 def mace(
@@ -110,6 +113,7 @@ def mace(
         "energy_weight": energy_weight,
         "force_weight": force_weight,
         "batched": True,
+        "largest": LARGEST,
     }
     if checkpoint is not None and Path(checkpoint).suffix == ".model":
         return Potential(context, Design(**common, **_saved(Path(checkpoint), head)))

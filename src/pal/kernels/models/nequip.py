@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from nequip.data import AtomicDataDict
 from nequip.model import NequIPGNNModel
@@ -17,6 +17,9 @@ from pal.kernels.models.graphs import Graphs
 from pal.kernels.models.nequip_library import Network, arguments, library
 from pal.kernels.models.potential import Design, Potential
 from pal.roles import Context
+
+LARGEST: Final = 4000
+"""Edges up to which a committee's call is the faster one; see benchmarks/kernels_models.py."""
 
 
 def nequip(
@@ -118,6 +121,7 @@ def nequip(
         energy_weight=energy_weight,
         force_weight=force_weight,
         batched=True,
+        largest=LARGEST,
         elements=elements,
         checkpoint=checkpoint,
     )
