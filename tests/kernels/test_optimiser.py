@@ -60,7 +60,9 @@ def values(designs):
     return np.array([answer(design).mean for design in designs])
 
 
-@pytest.mark.parametrize("algorithm", ["PSO", "DE", "CMA", "OnePlusOne"])
+@pytest.mark.parametrize(
+    "algorithm", ["PSO", "DE", "OnePlusOne", pytest.param("CMA", marks=pytest.mark.slow)]
+)
 def test_finds_the_minimum_better_than_chance(make, algorithm):
     """Of a bumpy bowl in six dimensions, where chance needs long."""
 

@@ -144,10 +144,13 @@ def test_at_a_linear_crossing_both_methods_are_exact(tmp_path, method, count):
         assert within(ours, theirs, count, count, tolerance=0.03)
 
 
-@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(
-    ("name", "momentum", "far"),
-    [("TullySimpleAvoidedCrossing", 15, 4), ("TullyDualAvoidedCrossing", 25, 6)],
+    ("name", "momentum", "far", "count"),
+    [
+        ("TullySimpleAvoidedCrossing", 15, 4, 60),
+        pytest.param("TullySimpleAvoidedCrossing", 15, 4, 600, marks=pytest.mark.slow),
+        pytest.param("TullyDualAvoidedCrossing", 25, 6, 600, marks=pytest.mark.slow),
+    ],
 )
 def test_fewest_switches_reproduce_mudslide_on_tullys_models(tmp_path, name, momentum, far, count):
     """With the same couplings, those of the curvature; they are not the true ones there."""
@@ -337,7 +340,7 @@ def run(walker, answer=in_wells, steps=100_000):
 @pytest.mark.parametrize(
     ("method", "count", "tolerance"),
     [
-        ("landau_zener", 300, 0.15),
+        ("landau_zener", 240, 0.15),
         pytest.param("curvature", 800, 0.5, marks=pytest.mark.slow),
     ],
 )
