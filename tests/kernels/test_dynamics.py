@@ -177,6 +177,17 @@ def test_an_absurd_force_sends_it_back_at_once(make, strength):
     assert np.abs(after - RELAXED).max() < 0.5
 
 
+@pytest.mark.parametrize("integrator", ["langevin", "langevin_baoab", "nose_hoover"])
+def test_a_walker_that_is_lost_at_every_step_has_a_small_state_too(make, integrator):
+    def absurd(sample):
+        return answer(sample, forces=np.full((5, 3), 1e3))
+
+    walker = make(integrator=integrator)
+    walk(walker, 150, absurd)
+    assert len(walker.get_state()["answers"]) < 25
+    follow(walker, make(integrator=integrator), absurd)
+
+
 @pytest.mark.parametrize(
     ("push", "options"), [(-1.0, {"min_distance": 0.7}), (1.0, {"max_distance": 1.4})]
 )

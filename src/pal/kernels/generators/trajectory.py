@@ -143,7 +143,6 @@ class Trajectory:
                 positions, influence.clock = lost.place
                 atoms, committee = self._place(positions, self._thermal(rng), {}, ask)
                 dynamics = self._plan.integrator.build(atoms, rng)
-                continue
             if len(self._journal) >= ANSWERS:
                 influence.record()
                 self._journal.mark(
