@@ -74,6 +74,7 @@ ORACLES: dict[str, Section] = {
         "weights": "teacher.npz",
     },
     "fidelities": {
+        "novelty": 0.01,
         "levels": [
             {"kernel": "xtb", "cost": 1.0},
             {"kernel": "pyscf", "options": {"functional": "HF", "basis": "sto-3g"}, "cost": 50.0},
