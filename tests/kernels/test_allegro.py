@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import nequip_checkpoint
 import numpy as np
 import potential_physics as physics
 import pytest
 import torch
 
-from pal.errors import ContractError
+from pal.errors import ContractError, KernelImportError
 from pal.kernels.models.allegro import allegro
+from pal.kernels.models.nequip import nequip
 from pal.records import Batch
 from pal.testing.checks import check_model
 
@@ -111,6 +113,43 @@ def test_nonsense_is_refused(make):
     for options in ({"layers": 0}, {"scalars": 3}, {"neighbours": 0.0}, {"cutoff": 0.0}):
         with pytest.raises(ContractError, match=next(iter(options))):
             make(**options)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "last.ckpt"
+    model = nequip_checkpoint.write(
+        path,
+        _target_="allegro.model.AllegroModel",
+        radial_chemical_embed={"_target_": "allegro.nn.TwoBodyBesselScalarEmbed"},
+        num_scalar_features=8,
+        num_tensor_features=4,
+    )
+    return path, model
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_saved_model_says_what_it_says_in_the_framework(make, saved):
+    path, model = saved
+    mine = make(checkpoint=str(path))
+    assert mine.elements == (8, 1, 6)
+    sample = physics.distorted("CH3OH", 3)
+    energy, forces = nequip_checkpoint.framework_says(model, sample)
+    came = physics.one(mine, sample)
+    assert came[0] == pytest.approx(energy, abs=1e-8)
+    np.testing.assert_allclose(came[1], forces, atol=1e-8)
+    assert physics.one(mine, sample | {"charge": np.array(1.0)})[0] == came[0]
+    physics.check_travel(lambda k: make(k, checkpoint=path), physics.methanols(4))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_saved_models_of_other_kinds_are_refused(make, saved, context):
+    path, _ = saved
+    with pytest.raises(KernelImportError, match="holds another model; it has the layers"):
+        nequip(context(), checkpoint=path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(KernelImportError, match="cannot read checkpoint"):
+        make(checkpoint=path)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from allegro.model import AllegroModel
 from allegro.nn import _allegro, edgewise
@@ -15,7 +15,7 @@ from pal.errors import ContractError
 from pal.kernels.models.electrons import Electrons
 from pal.kernels.models.fitting import Recipe
 from pal.kernels.models.graphs import Graphs
-from pal.kernels.models.nequip_library import Network, arguments, library
+from pal.kernels.models.nequip_library import Entrance, Network, arguments, library, saved
 from pal.kernels.models.potential import Design, Potential
 from pal.kernels.models.sums import batchable
 from pal.roles import Context
@@ -81,13 +81,34 @@ def allegro(
         precision: of the network, "float32" or "float64".
         elements: symbols of all elements of the campaign; without it those of the first data.
         checkpoint: file of weights to start from, such as member-0.npz in a campaign's
-            models/v000012, or that folder, of which each member takes its own.
+            models/v000012, or that folder, of which each member takes its own. Or a checkpoint
+            of the nequip framework, with the suffix .ckpt: then architecture, cutoff, elements
+            and their energies are the model's, and the options up to `neighbours` say nothing;
+            all members begin alike. Such files can run code: take those you trust.
 
     Example:
         [model]
         kernel = "allegro"
         options = { layers = 2, l_max = 1, cutoff = 5.0, elements = ["H", "C", "O"] }
     """
+    common: dict[str, Any] = {
+        "kernel": "allegro",
+        "recipe": Recipe(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            validation=validation,
+            patience=patience,
+            averaging=averaging,
+            precision=precision,
+        ),
+        "energy_weight": energy_weight,
+        "force_weight": force_weight,
+        "batched": True,
+        "largest": LARGEST,
+    }
+    if checkpoint is not None and Path(checkpoint).suffix == ".ckpt":
+        theirs = saved("allegro", Path(checkpoint), ENTRANCE, context.seed)
+        return Potential(context, Design(**common, **theirs))
     sizes = {"layers": layers, "l_max": l_max, "tensors": tensors}
     if min(sizes.values()) < 1 or scalars < 2 or scalars % 2 or neighbours <= 0:
         raise ContractError(
@@ -111,29 +132,9 @@ def allegro(
                 readout_mlp_hidden_layers_width=scalars,
                 avg_num_neighbors=neighbours,
             )
-        return Network(
-            numbers, model, "radial_chemical_embed", ChargedPairs(len(numbers), scalars)
-        )
+        return Network(numbers, model, ENTRANCE)
 
-    design = Design(
-        kernel="allegro",
-        build=build,
-        cutoff=cutoff,
-        recipe=Recipe(
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            validation=validation,
-            patience=patience,
-            averaging=averaging,
-            precision=precision,
-        ),
-        energy_weight=energy_weight,
-        force_weight=force_weight,
-        batched=True,
-        largest=LARGEST,
-        elements=elements,
-        checkpoint=checkpoint,
-    )
+    design = Design(**common, build=build, cutoff=cutoff, elements=elements, checkpoint=checkpoint)
     return Potential(context, design)
 
 
@@ -153,3 +154,8 @@ class ChargedPairs(nn.Module):
         pairs = data[AtomicDataDict.EDGE_EMBEDDING_KEY]
         data[AtomicDataDict.EDGE_EMBEDDING_KEY] = pairs * (1 + change[graphs.edges[1]])
         return data
+
+
+ENTRANCE: Final = Entrance(
+    "radial_chemical_embed", AtomicDataDict.EDGE_EMBEDDING_KEY, ChargedPairs
+)

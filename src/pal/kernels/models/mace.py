@@ -91,7 +91,8 @@ def mace(
             models/v000012, or that folder, of which each member takes its own. Or a model that
             the package has saved, a pretrained one, say, with the suffix .model: then
             architecture, cutoff, elements and their energies are the model's, and the options
-            up to `neighbours` say nothing. Such files can run code: take those you trust.
+            up to `neighbours` say nothing; all members begin alike. Such files can run code:
+            take those you trust.
         head: which readout to use of a saved model that has several.
 
     Example:

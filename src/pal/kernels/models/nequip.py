@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from nequip.data import AtomicDataDict
 from nequip.model import NequIPGNNModel
@@ -14,7 +14,7 @@ from pal.errors import ContractError
 from pal.kernels.models.electrons import Electrons
 from pal.kernels.models.fitting import Recipe
 from pal.kernels.models.graphs import Graphs
-from pal.kernels.models.nequip_library import Network, arguments, library
+from pal.kernels.models.nequip_library import Entrance, Network, arguments, library, saved
 from pal.kernels.models.potential import Design, Potential
 from pal.roles import Context
 
@@ -77,13 +77,34 @@ def nequip(
         precision: of the network, "float32" or "float64".
         elements: symbols of all elements of the campaign; without it those of the first data.
         checkpoint: file of weights to start from, such as member-0.npz in a campaign's
-            models/v000012, or that folder, of which each member takes its own.
+            models/v000012, or that folder, of which each member takes its own. Or a checkpoint
+            of the nequip framework, with the suffix .ckpt: then architecture, cutoff, elements
+            and their energies are the model's, and the options up to `neighbours` say nothing;
+            all members begin alike. Such files can run code: take those you trust.
 
     Example:
         [model]
         kernel = "nequip"
         options = { layers = 2, l_max = 1, features = 16, elements = ["H", "C", "O"] }
     """
+    common: dict[str, Any] = {
+        "kernel": "nequip",
+        "recipe": Recipe(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            validation=validation,
+            patience=patience,
+            averaging=averaging,
+            precision=precision,
+        ),
+        "energy_weight": energy_weight,
+        "force_weight": force_weight,
+        "batched": True,
+        "largest": LARGEST,
+    }
+    if checkpoint is not None and Path(checkpoint).suffix == ".ckpt":
+        theirs = saved("nequip", Path(checkpoint), ENTRANCE, context.seed)
+        return Potential(context, Design(**common, **theirs))
     sizes = {"layers": layers, "features": features, "radial_width": radial_width}
     if min(sizes.values()) < 1 or l_max < 0 or neighbours <= 0:
         raise ContractError(
@@ -104,34 +125,16 @@ def nequip(
                 radial_mlp_width=radial_width,
                 avg_num_neighbors=neighbours,
             )
-        return Network(numbers, model, "type_embed", ChargedAtoms(features))
+        return Network(numbers, model, ENTRANCE)
 
-    design = Design(
-        kernel="nequip",
-        build=build,
-        cutoff=cutoff,
-        recipe=Recipe(
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            validation=validation,
-            patience=patience,
-            averaging=averaging,
-            precision=precision,
-        ),
-        energy_weight=energy_weight,
-        force_weight=force_weight,
-        batched=True,
-        largest=LARGEST,
-        elements=elements,
-        checkpoint=checkpoint,
-    )
+    design = Design(**common, build=build, cutoff=cutoff, elements=elements, checkpoint=checkpoint)
     return Potential(context, design)
 
 
 class ChargedAtoms(nn.Module):
     """Adds total charge and spin to the embedding of the elements."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, elements: int, features: int) -> None:
         super().__init__()
         self.charge = Electrons(features)
         self.spin = Electrons(features)
@@ -147,3 +150,6 @@ class ChargedAtoms(nn.Module):
         data[AtomicDataDict.NODE_ATTRS_KEY] = kinds
         data[AtomicDataDict.NODE_FEATURES_KEY] = kinds
         return data
+
+
+ENTRANCE: Final = Entrance("type_embed", AtomicDataDict.NODE_ATTRS_KEY, ChargedAtoms)
