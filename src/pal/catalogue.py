@@ -14,7 +14,7 @@ import json
 import pathlib
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -33,7 +33,7 @@ _REQUIRED = "needed"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: its name, its type and default as written in the source, and its meaning."""
+    """One option: name, type as written in the source, default as written in TOML, meaning."""
 
     name: str
     kind: str
@@ -133,7 +133,25 @@ class Described:
         ):
             if argument.arg not in ("self", "context"):
                 kind = "Any" if argument.annotation is None else ast.unparse(argument.annotation)
-                yield argument.arg, kind, _REQUIRED if value is None else ast.unparse(value)
+                yield argument.arg, kind, _REQUIRED if value is None else _default(value)
+
+
+def _default(node: ast.expr) -> str:
+    """Write a default as one would write it into a settings file, `none` where one cannot."""
+    if ast.unparse(node) in ("np.inf", "math.inf"):
+        return "inf"
+    try:
+        return _toml(ast.literal_eval(node))
+    except ValueError:
+        return ast.unparse(node)
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value) if isinstance(value, bool | str) else repr(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +255,23 @@ _NAMES: dict[str, Any] = {
 """What an option's annotation may be made of, beside built-in types."""
 
 
-def _extra(name: str, imports: Sequence[str], needs: Sequence[str]) -> str:
-    """Return the extras that bring a kernel's imports: that of its own name, if there is one."""
-    own = name.replace("_", "-")
-    if any(re.search(rf"extra\s*==\s*['\"]{own}['\"]", need) for need in needs):
+def _extra(name: str, imports: Iterable[str], needs: Iterable[str]) -> str:
+    """Return the extra that brings a kernel's imports: that of its own name, or the smallest."""
+    extras: dict[str, set[str]] = {}
+    for need in needs:
+        if extra := re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", need):
+            extras.setdefault(extra[1], set()).add(_normal(re.split(r"[^\w.-]", need)[0]))
+    own = _normal(name)
+    if own in extras:
         return own
-    return ",".join(sorted({extra for part in imports if (extra := _extra_with(part, needs))}))
+    wanted = {_normal(part) for part in imports} & set().union(*extras.values())
+    enough = [extra for extra, brings in extras.items() if wanted <= brings]
+    return min(enough, key=lambda extra: len(extras[extra]), default="") if wanted else ""
+
+
+def _normal(name: str) -> str:
+    """Return a distribution's name as in PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _foreign(module: str, seen: set[str]) -> Iterator[str]:
@@ -277,15 +306,6 @@ def _imports(file: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
-
-
-def _extra_with(package: str, needs: Sequence[str]) -> str:
-    """Return the extra that brings a package, or an empty text."""
-    pattern = rf"{re.escape(package)}\b.*extra\s*==\s*['\"]([\w-]+)['\"]"
-    for requirement in needs:
-        if (match := re.match(pattern, requirement, re.IGNORECASE)) is not None:
-            return match[1]
-    return ""
 
 
 def find(name: str) -> list[Registered]:

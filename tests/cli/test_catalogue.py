@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,15 @@ OURS = [kernel for kernel in registered_kernels() if kernel.package == "pal"]
 
 def name(kernel: Registered) -> str:
     return f"{kernel.role}-{kernel.name}"
+
+
+def tables(value: Any) -> Iterator[dict[str, Any]]:
+    """All tables in a settings file, also those within options: filters are stages of others."""
+    if isinstance(value, dict):
+        yield value
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from tables(part)
 
 
 @pytest.mark.parametrize("kernel", OURS, ids=name)
@@ -32,15 +42,21 @@ def test_every_option_is_explained(kernel: Registered) -> None:
 
 @pytest.mark.parametrize("kernel", OURS, ids=name)
 def test_the_example_is_valid_settings(kernel: Registered) -> None:
-    sections: dict[str, Any] = tomllib.loads(kernel.described.example)
     named = [
-        (role, section)
-        for role, section in sections.items()
-        if section.get("kernel") == kernel.name
+        table
+        for table in tables(tomllib.loads(kernel.described.example))
+        if table.get("kernel") == kernel.name
     ]
     assert named, f"the example does not use {kernel.name}"
-    for role, section in named:
-        check_options(role, section["kernel"], section.get("options", {}))
+    for table in named:
+        check_options(kernel.role, kernel.name, table.get("options", {}))
+
+
+@pytest.mark.parametrize("kernel", OURS, ids=name)
+def test_every_default_can_be_written_into_a_settings_file(kernel: Registered) -> None:
+    for option in kernel.described.options:
+        if option.default not in ("needed", "none"):
+            tomllib.loads(f"{option.name} = {option.default}")
 
 
 def test_what_is_installed_needs_no_advice() -> None:
@@ -61,7 +77,7 @@ def test_the_nearest_short_names_are_offered() -> None:
 def test_the_source_is_read_not_imported() -> None:
     described = Described("pal.kernels.oracles.xtb:Xtb")
     options = {option.name: option for option in described.options}
-    assert options["method"].default == "'GFN2-xTB'"
+    assert options["method"].default == '"GFN2-xTB"'
     assert options["charge"].kind == "float"
     assert not Described("pal.nowhere:Nothing").readable
 

@@ -12,6 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from pal import __version__
+from pal.catalogue import find
 from pal.cli import app
 from pal.cli.app import EXIT_CODES
 from pal.cli.arguments import overrides
@@ -137,6 +138,14 @@ def test_kernels_lists_short_names():
     output = ask("kernels").output
     for name in ("deviation", "random", "dynamics", "xtb", "distance_network"):
         assert name in output
+
+
+@pytest.mark.parametrize("name", ["fidelities", "command"])
+def test_an_example_can_be_copied_from_any_terminal(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    (kernel,) = find(name)
+    lines = ask("kernels", name).output.splitlines()
+    assert {f"  {line}".rstrip() for line in kernel.described.example.splitlines()} <= {*lines}
 
 
 def test_version():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import textwrap
 from collections.abc import Iterable
 from enum import StrEnum
 from importlib import resources
@@ -129,7 +130,8 @@ def _describe(kernel: Registered, roles: Iterable[str], console: Console) -> Non
         console.print(head, soft_wrap=True)
         console.print(Padding(Text(option.meaning), (0, 0, 0, 6), expand=False))
     console.print(Text("\nExample", style="bold"))
-    console.print(Padding(Text(described.example), (0, 0, 1, 2), expand=False), soft_wrap=True)
+    # As plain lines, however long: a broken or clipped line could not be copied.
+    console.print(Text(textwrap.indent(described.example, "  ") + "\n"), soft_wrap=True)
 
 
 def _reflowed(paragraph: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pal.errors import ContractError
-from pal.kernels.descriptors import DISTANCES, Seen, check_space, fingerprints
+from pal.kernels.descriptors import Seen, check_space, fingerprints
 from pal.kernels.selectors.filters import everything, most_uncertain, narrowed, ranked
 from pal.records import Batch, Prediction, Ranking, Selection
 
@@ -41,7 +41,7 @@ class Distinct:
         options = { distance = 0.01 }
     """
 
-    def __init__(self, *, distance: float, space: str = DISTANCES, memory: int = 10_000) -> None:
+    def __init__(self, *, distance: float, space: str = "distances", memory: int = 10_000) -> None:
         if not (distance > 0 and memory >= 1):
             raise ContractError(
                 "distinct: expected distance > 0 and memory >= 1; "

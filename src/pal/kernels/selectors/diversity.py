@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pal.errors import ContractError
-from pal.kernels.descriptors import DISTANCES, Seen, check_space, farthest_first, fingerprints
+from pal.kernels.descriptors import Seen, check_space, farthest_first, fingerprints
 from pal.kernels.selectors.filters import everything, most_uncertain, narrowed, ranked
 from pal.records import Batch, Prediction, Ranking, Selection
 
@@ -39,7 +39,7 @@ class Diversity:
         options = { count = 2 }
     """
 
-    def __init__(self, *, count: int, space: str = DISTANCES, memory: int = 10_000) -> None:
+    def __init__(self, *, count: int, space: str = "distances", memory: int = 10_000) -> None:
         if not (count >= 1 and memory >= 1):
             raise ContractError(
                 "diversity: expected count >= 1 and memory >= 1; "
