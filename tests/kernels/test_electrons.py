@@ -22,7 +22,7 @@ from pal.kernels.oracles.electrons import Recent, composition, isolated
 def test_the_sample_wins_over_options_and_spin_is_the_lowest(name, charge, spin, info, expected):
     atoms = molecule(name)
     atoms.info.update(info)
-    found = composition(atoms, charge, spin, "me")
+    found = composition(atoms.numbers, atoms.info, charge, spin, "me")
     assert (found.charge, found.spin) == expected
     assert found.numbers == tuple(atoms.numbers)
 
@@ -40,7 +40,7 @@ def test_the_sample_wins_over_options_and_spin_is_the_lowest(name, charge, spin,
 )
 def test_what_does_not_add_up_is_refused(charge, spin, message):
     with pytest.raises(LabelFailure, match=message):
-        composition(molecule("H2O"), charge, spin, "me")
+        composition(molecule("H2O").numbers, {}, charge, spin, "me")
 
 
 def test_crystals_are_told_from_molecules():
@@ -52,7 +52,8 @@ def test_crystals_are_told_from_molecules():
 
 def test_keeps_the_latest_only():
     recent = Recent(2)
-    keys = [composition(molecule(name), 0, None, "me") for name in ("H2", "H2O", "NH3")]
+    molecules = [molecule(name) for name in ("H2", "H2O", "NH3")]
+    keys = [composition(atoms.numbers, {}, 0, None, "me") for atoms in molecules]
     for key in (keys[0], keys[1], keys[0], keys[2]):
         recent[key] = key.numbers
     assert [key for key, _ in recent] == [keys[0], keys[2]]

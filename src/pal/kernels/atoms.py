@@ -47,13 +47,28 @@ def to_label(atoms: Atoms) -> dict[str, Array]:
     }
 
 
+def atomic(sample: Sample) -> Mapping[str, Array]:
+    """Return a sample that is one of atoms.
+
+    Raises:
+        ContractError: it lacks positions or numbers.
+    """
+    if isinstance(sample, Mapping) and {"positions", "numbers"} <= sample.keys():
+        return sample
+    came = sorted(sample) if isinstance(sample, Mapping) else f"a bare {type(sample).__name__}"
+    raise ContractError(
+        f"a sample of atoms needs the arrays 'positions' and 'numbers'; got {came}. "
+        "Return pal.kernels.atoms.to_sample(atoms) from the generator"
+    )
+
+
 def to_atoms(sample: Sample, label: Label | None = None) -> Atoms:
     """Return a sample as `Atoms`; a label becomes its `SinglePointCalculator`.
 
     Raises:
         ContractError: the sample lacks positions or numbers.
     """
-    arrays = _mapping(sample)
+    arrays = atomic(sample)
     atoms = Atoms(
         numbers=arrays["numbers"],
         positions=arrays["positions"],
@@ -105,13 +120,3 @@ def write_labelled(path: Path | str, dataset: Iterable[LabelledSample]) -> None:
 def _frames(path: Path | str) -> list[Atoms]:
     frames: list[Atoms] = read(Path(path), index=":")
     return frames
-
-
-def _mapping(sample: Sample) -> Mapping[str, Array]:
-    if isinstance(sample, Mapping) and {"positions", "numbers"} <= sample.keys():
-        return sample
-    came = sorted(sample) if isinstance(sample, Mapping) else f"a bare {type(sample).__name__}"
-    raise ContractError(
-        f"a sample of atoms needs the arrays 'positions' and 'numbers'; got {came}. "
-        "Return pal.kernels.atoms.to_sample(atoms) from the generator"
-    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ase import Atoms
+from ase.symbols import Symbols
 
 from pal.errors import ContractError, LabelFailure
+from pal.records import Array
 
 Value = TypeVar("Value")
 
@@ -21,26 +23,30 @@ class Composition(NamedTuple):
     """Number of unpaired electrons."""
 
 
-def composition(atoms: Atoms, charge: float, spin: int | None, source: str) -> Composition:
-    """Return nuclei, charge and unpaired electrons; those of the sample win over the options.
+def composition(
+    numbers: Array, given: Mapping[str, Any], charge: float, spin: int | None, source: str
+) -> Composition:
+    """Return nuclei, charge and unpaired electrons; what is `given` wins over the options.
+
+    `given` is a sample, or the info of atoms: its `charge` and `spin` count.
 
     Without any word on the spin, it is the lowest possible: none or one unpaired electron.
 
     Raises:
         LabelFailure: naming `source`: charge or spin is no integer, or they do not fit together.
     """
-    numbers = tuple(int(number) for number in atoms.numbers)
-    total = _integer(atoms.info.get("charge", charge), "charge", source)
-    electrons = sum(numbers) - total
-    given = atoms.info.get("spin", spin)
-    unpaired = electrons % 2 if given is None else _integer(given, "spin", source)
+    nuclei = tuple(numbers.tolist())
+    total = _integer(given.get("charge", charge), "charge", source)
+    electrons = sum(nuclei) - total
+    wanted = given.get("spin", spin)
+    unpaired = electrons % 2 if wanted is None else _integer(wanted, "spin", source)
     if not 0 <= unpaired <= electrons or (electrons - unpaired) % 2:
         raise LabelFailure(
-            f"{source}: {atoms.get_chemical_formula()} with charge {total} has {electrons} "
-            f"electrons, of which {unpaired} cannot be unpaired; correct charge or spin, in the "
-            "sample or in the oracle's options"
+            f"{source}: {Symbols(numbers).get_chemical_formula()} with charge {total} has "
+            f"{electrons} electrons, of which {unpaired} cannot be unpaired; correct charge or "
+            "spin, in the sample or in the oracle's options"
         )
-    return Composition(numbers, total, unpaired)
+    return Composition(nuclei, total, unpaired)
 
 
 def isolated(atoms: Atoms, source: str) -> None:

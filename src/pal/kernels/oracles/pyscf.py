@@ -132,7 +132,7 @@ class PySCF:
         """
         atoms = to_atoms(sample)
         isolated(atoms, "pyscf")
-        system = composition(atoms, self._charge, self._spin, "pyscf")
+        system = composition(atoms.numbers, atoms.info, self._charge, self._spin, "pyscf")
         with _workplace(self._threads) as log:
             try:
                 label = self._calculate(atoms, system, log)

@@ -147,7 +147,7 @@ class Turbomole:
         """
         atoms = to_atoms(sample)
         isolated(atoms, "turbomole")
-        system = composition(atoms, self._charge, self._spin, "turbomole")
+        system = composition(atoms.numbers, atoms.info, self._charge, self._spin, "turbomole")
         control = self._for(system, atoms)
         return self._kept.label(
             (system, control), lambda kept: self._calculated(atoms, system, control, kept)
@@ -158,7 +158,7 @@ class Turbomole:
         if self._template is None or has_group(self._control, "$eht"):
             electrons = f"$eht charge={system.charge} unpaired={system.spin}"
             return with_group(self._control, electrons)
-        expected = composition(Atoms(numbers=atoms.numbers), self._charge, self._spin, "turbomole")
+        expected = composition(atoms.numbers, {}, self._charge, self._spin, "turbomole")
         if expected != system:
             raise ContractError(
                 f"turbomole: the sample has charge {system.charge} and {system.spin} unpaired "

@@ -8,18 +8,20 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from ase import Atoms
 from ase.units import Bohr, Hartree, kB
 from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
 from tblite.interface import Calculator, Result
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from pal.errors import ContractError, LabelFailure
-from pal.kernels.atoms import to_atoms
+from pal.kernels.atoms import atomic
 from pal.kernels.oracles.electrons import Composition, Recent, composition
 from pal.kernels.oracles.sanity import sane
-from pal.records import Array, Label, Sample
+from pal.records import Array, Arrays, Label, Sample
 from pal.roles import Context
+
+HYDROGEN = {"numbers": np.array([1, 1]), "positions": np.diag([0.0, 0.0, 0.74])[1:]}
+"""A molecule to try options with."""
 
 
 class Xtb:
@@ -87,8 +89,9 @@ class Xtb:
         Raises:
             LabelFailure: the calculation did not converge, or the forces exceed `max_force`.
         """
-        atoms = to_atoms(sample)
-        system = composition(atoms, self._charge, self._spin, self._method)
+        atoms = atomic(sample)
+        numbers = np.asarray(atoms["numbers"])
+        system = composition(numbers, atoms, self._charge, self._spin, self._method)
         with self._limited():
             result = self._calculate(atoms, system)
         forces = -np.asarray(result.get("gradient")) * (Hartree / Bohr)
@@ -98,12 +101,12 @@ class Xtb:
     def _try_options(self) -> None:
         """Set a molecule up, so that wrong options are refused before any label."""
         try:
-            self._calculator(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), Composition((1, 1), 0, 0))
+            self._calculator(HYDROGEN, Composition((1, 1), 0, 0))
         except (TBLiteRuntimeError, TBLiteValueError) as error:
             options = f"method = {self._method!r}, solvent = {self._solvent!r}"
             raise ContractError(f"xtb: tblite refuses {options}: {error}") from error
 
-    def _calculate(self, atoms: Atoms, system: Composition) -> Result:
+    def _calculate(self, atoms: Arrays, system: Composition) -> Result:
         """Return a converged result; a bad start is no reason to fail."""
         try:
             calculator = self._calculator(atoms, system)
@@ -119,11 +122,11 @@ class Xtb:
         self._recent[system] = result
         return result
 
-    def _calculator(self, atoms: Atoms, system: Composition) -> Calculator:
+    def _calculator(self, atoms: Arrays, system: Composition) -> Calculator:
         calculator = Calculator(
             self._method,
-            atoms.numbers,
-            atoms.positions / Bohr,
+            np.asarray(atoms["numbers"]),
+            np.asarray(atoms["positions"]) / Bohr,
             charge=system.charge,
             uhf=system.spin,
             **self._lattice(atoms),
@@ -134,17 +137,18 @@ class Xtb:
             calculator.add("alpb-solvation", self._solvent)
         return calculator
 
-    def _lattice(self, atoms: Atoms) -> dict[str, Array]:
+    def _lattice(self, atoms: Arrays) -> dict[str, Array]:
         """Tblite repeats cells in all directions, whatever it is told: do not let it pretend."""
-        if not atoms.pbc.any():
+        periodic = np.asarray(atoms.get("pbc", False))
+        if not periodic.any():
             return {}
-        if not atoms.pbc.all() or self._solvent is not None:
+        if not periodic.all() or self._solvent is not None:
             raise ContractError(
                 f"xtb: tblite knows crystals repeated in all directions, without solvent; got "
-                f"pbc = {atoms.pbc.tolist()}, solvent = {self._solvent!r}. Give surfaces and "
+                f"pbc = {periodic.tolist()}, solvent = {self._solvent!r}. Give surfaces and "
                 "wires a cell with vacuum, and pbc = [true, true, true]"
             )
-        return {"lattice": np.array(atoms.cell) / Bohr, "periodic": np.array(atoms.pbc)}
+        return {"lattice": np.asarray(atoms["cell"]) / Bohr, "periodic": periodic}
 
 
 def _threads(context: Context | None) -> Callable[[], AbstractContextManager[Any]]:

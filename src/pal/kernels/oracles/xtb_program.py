@@ -96,7 +96,7 @@ class XtbProgram:
         """
         atoms = to_atoms(sample)
         isolated(atoms, "xtb_program")
-        system = composition(atoms, self._charge, self._spin, "xtb_program")
+        system = composition(atoms.numbers, atoms.info, self._charge, self._spin, "xtb_program")
         return self._kept.label(
             (system, self._arguments),
             lambda restart: sane(self._calculate(atoms, system), self._max_force, "xtb_program"),
