@@ -353,7 +353,9 @@ class Session:
             if w.job.role == role and (w.alive or w.restart_at is not None)
         ]
         text = f"{worker.job.name} died {worker.restarts + 1} times and is given up"
-        if role in ("generator", "oracle") and others:
+        # Hosts that died in the same moment, of which nobody has told yet, are not alive either.
+        exploring = role == "generator" and len(self._lost) < self.settings.generator.walkers
+        if exploring or (role == "oracle" and others):
             self._say(f"{text}; {len(others)} others go on", "warning")
             return
         error = WorkerError(f"{text}. Last failure: {failure}")
