@@ -49,13 +49,13 @@ def allegro(
 ) -> Potential:
     """Allegro, an equivariant network on pairs of neighbours, strictly local.
 
-    An atom's energy is a sum over its neighbours within the cutoff, and no message goes
-    further: Musaelian et al., Nat. Commun. 14, 579 (2023), with the network of the package
+    An atom's energy is a sum over its neighbours within the cutoff, and no message goes further:
+    Musaelian et al., Nat. Commun. 14, 579 (2023), with the network of the package
     nequip-allegro. Total charge and spin are spread over the atoms of a system by learnt shares
-    (as in SpookyNet, Unke et al., Nat. Commun. 12, 7273 (2021)), and what the
-    central atom of a pair gets scales the embedding of the pair, so that it still vanishes
-    smoothly at the cutoff. The shares are the one thing here that is not local. A committee is
-    evaluated in one call. Labels: `energy` in eV, `forces` in eV/Å.
+    (as in SpookyNet, Unke et al., Nat. Commun. 12, 7273 (2021)), and what the central atom of a
+    pair gets scales the embedding of the pair, so that it still vanishes smoothly at the cutoff.
+    The shares are the one thing here that is not local. A committee is evaluated in one call
+    where that is faster: small batches, and GPUs. Labels: `energy` in eV, `forces` in eV/Å.
 
     Options:
         layers: how many times a pair's tensors are multiplied by those of its surroundings.

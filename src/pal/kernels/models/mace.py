@@ -58,7 +58,8 @@ def mace(
     for: Batatia et al., NeurIPS 35 (2022), with the network `ScaleShiftMACE` of the package
     mace-torch. Total charge and spin (as multiplicity) enter the first features of the atoms by
     the package's own joint embedding, a small network of the two numbers. A committee is
-    evaluated in one call. Labels: `energy` in eV, `forces` in eV/Å.
+    evaluated in one call where that is faster: small batches, and GPUs. Labels: `energy` in eV,
+    `forces` in eV/Å.
 
     The package asks for another version of e3nn than that of NequIP, so it wants an environment
     of its own.

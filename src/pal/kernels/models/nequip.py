@@ -47,10 +47,11 @@ def nequip(
 
     Atoms exchange messages that are not only numbers but vectors and tensors, which turn with
     the molecule: Batzner et al., Nat. Commun. 13, 2453 (2022), with the network of the package
-    nequip. Total charge and spin are spread over the atoms of a system by learnt shares
-    (as in SpookyNet, Unke et al., Nat. Commun. 12, 7273 (2021)) and added to the
-    embedding of the elements, which all layers see; these are scalars, so the network stays
-    equivariant. A committee is evaluated in one call. Labels: `energy` in eV, `forces` in eV/Å.
+    nequip. Total charge and spin are spread over the atoms of a system by learnt shares (as in
+    SpookyNet, Unke et al., Nat. Commun. 12, 7273 (2021)) and added to the embedding of the
+    elements, which all layers see; these are scalars, so the network stays equivariant. A
+    committee is evaluated in one call where that is faster: small batches, and GPUs. Labels:
+    `energy` in eV, `forces` in eV/Å.
 
     Options:
         layers: how many times the atoms exchange messages.
