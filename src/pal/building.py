@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
 import inspect
 import pickle
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
 
-from pal.errors import ContractError, KernelImportError
+from pal.errors import ContractError, KernelImportError, PalError
 from pal.records import Batch, Dataset, Metrics, Weights
 from pal.roles import Committee, Context, Ensemble, Generator, Model
 
@@ -79,7 +80,8 @@ class KernelSpec:
             raise KernelImportError(
                 f"{self.role}.kernel = {self.target!r} cannot be imported: "
                 f"{type(error).__name__}: {error}; expected 'package.module:Class', importable "
-                f"from {', '.join(self.paths) or 'the installed packages'}"
+                f"from {', '.join(self.paths) or 'the installed packages'}",
+                foreseen=False,
             ) from error
         return value
 
@@ -105,14 +107,49 @@ class KernelSpec:
     def _call(self, factory: Any, context: Context) -> Any:
         options = dict(self.options)
         try:
-            if "context" in inspect.signature(factory).parameters:
+            parameters = inspect.signature(factory).parameters
+            check_names(parameters, options)
+            if "context" in parameters:
                 options["context"] = context
             return factory(**options)
+        except PalError as error:
+            raise KernelImportError(
+                f"{self.role} {self.target} cannot be built: {error}",
+                foreseen=getattr(error, "foreseen", True),
+            ) from error
         except Exception as error:
             raise KernelImportError(
                 f"{self.role} {self.target} cannot be built with options "
-                f"{dict(self.options)}: {type(error).__name__}: {error}"
+                f"{dict(self.options)}: {type(error).__name__}: {error}",
+                foreseen=False,
             ) from error
+
+
+def check_names(parameters: Mapping[str, inspect.Parameter], options: Iterable[str]) -> None:
+    """Compare the options given with those that a kernel takes and needs.
+
+    Raises:
+        ContractError: naming the first that is unknown, or missing.
+    """
+    kinds = inspect.Parameter
+    if any(p.kind is kinds.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [n for n, p in parameters.items() if n != "context" and p.kind in _BY_NAME]
+    for name in options:
+        if name not in known:
+            raise ContractError(f"unknown option '{name}'; {nearest(name, known)}")
+    for name in known:
+        if parameters[name].default is kinds.empty and name not in options:
+            raise ContractError(f"the option '{name}' is missing")
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return advice for a name that is not known."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known) or 'none'}"
 
 
 def nested(role: str, table: Any, context: Context, place: str) -> Any:
@@ -150,10 +187,12 @@ def registered(role: str, name: str) -> str:
     for entry in entries:
         if entry.name == name:
             return entry.value
-    known = ", ".join(sorted(entry.name for entry in entries)) or "none"
+    known = sorted(entry.name for entry in entries)
+    near = difflib.get_close_matches(name, known, n=1)
     raise KernelImportError(
-        f"{role}.kernel = {name!r} is no known short name (known: {known}); "
-        "write 'package.module:Class' for your own"
+        f"{role}.kernel = {name!r} is no known short name (known: {', '.join(known) or 'none'}); "
+        + (f"did you mean '{near[0]}'? Or " if near else "")
+        + "write 'package.module:Class' for your own"
     )
 
 

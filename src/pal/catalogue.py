@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pal.building import METHODS, registered
+from pal.building import METHODS, nearest, registered
 from pal.errors import KernelImportError, SettingsError
 
 _SECTION = re.compile(r"^(Options|Example|Raises|Returns|Yields):$")
@@ -218,8 +218,7 @@ def check_options(role: str, kernel: Any, options: Mapping[str, Any]) -> None:
         return
     for name, value in options.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+            hint = nearest(name, list(known))
             raise SettingsError(f"{role}.options.{name}: unknown option of '{kernel}'; {hint}")
         _check_type(f"{role}.options.{name}", known[name].kind, value)
     missing = [option.name for option in known.values() if option.required]

@@ -27,7 +27,19 @@ class KernelError(PalError):
 
 
 class KernelImportError(KernelError):
-    """A kernel named in the settings cannot be imported or built."""
+    """A kernel named in the settings cannot be imported or built.
+
+    `foreseen`: the message tells what is wrong and what to do, so that nobody needs a traceback.
+    """
+
+    def __init__(self, message: str = "", *, foreseen: bool = True) -> None:
+        super().__init__(message)
+        self.foreseen = foreseen
+
+
+def foreseen(error: BaseException) -> bool:
+    """Whether a kernel could not be built, and the message tells the user all there is to say."""
+    return isinstance(error, KernelImportError) and error.foreseen
 
 
 class ContractError(KernelError):

@@ -65,7 +65,7 @@ def test_the_toy_is_fine(check, project):
 
 def test_each_broken_kernel_is_told_with_its_traceback(check):
     done = check(
-        "generator.kernel=odd:Wordy", "model.kernel=odd:crashing", "selector.kernel=absent"
+        "generator.kernel=odd:Wordy", "model.kernel=odd:crashing", "selector.kernel=odd:absent"
     )
     assert done.exit_code == 3
     assert "generator: RuntimeError: no step without coffee" in done.stderr
@@ -76,6 +76,18 @@ def test_each_broken_kernel_is_told_with_its_traceback(check):
     assert "selector: KernelImportError" in done.stderr
     # The initial sample stood in for the generator's.
     assert "energy () float64" in done.stdout
+
+
+def test_what_a_kernel_refuses_is_told_without_a_traceback(check, project):
+    done = check('generator={kernel="displacement",options={start="nowhere.xyz"}}')
+    assert done.exit_code == 3
+    assert "generator displacement cannot be built: displacement: cannot read start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    done = check("selector.options.treshold=3")
+    assert done.exit_code == 2
+    assert "did you mean 'threshold'?" in done.stderr
+    assert "valid" not in done.stdout
 
 
 def test_a_kernel_that_hangs_is_ended_and_shows_where(check, project):

@@ -258,6 +258,16 @@ def test_options_that_make_no_sense_are_refused(make, options, message):
         make(**options)
 
 
+@pytest.mark.parametrize("content", ["", "no geometry\n", "2\n\nH 0 0 0\n"])
+def test_a_start_that_is_no_geometry_is_named_with_the_reason(context, tmp_path, content):
+    file = tmp_path / "start.xyz"
+    file.write_text(content)
+    with pytest.raises(
+        KernelImportError, match=r"start = '.*start\.xyz'.*: \w+Error.*name a file"
+    ):
+        Dynamics(context(), start=file)
+
+
 def test_a_start_that_is_not_there_is_named(context):
     with pytest.raises(KernelImportError, match=r"cannot read start = 'nowhere\.xyz'"):
         Dynamics(context(), start="nowhere.xyz")

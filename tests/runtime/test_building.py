@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from rig import TOYS
 
-from pal.building import KernelSpec, Members, build_committee
-from pal.errors import ContractError, KernelImportError
+from pal.building import KernelSpec, Members, build_committee, nested
+from pal.errors import ContractError, KernelImportError, foreseen
 from pal.roles import Context
 
 CONTEXT = Context("oracle", 0, 1, 5, Path("."))
@@ -89,15 +89,39 @@ class Nest:
     [
         ("no_such_module:Thing", {}, "No module named 'no_such_module'"),
         ("toys:NoSuchThing", {}, "has no attribute 'NoSuchThing'"),
+        ("toys:Slow", {"second": 3}, "unknown option 'second'; did you mean 'seconds'"),
+        ("xbt", {}, "no known short name .*; did you mean 'xtb'"),
         ("no-short-name", {}, "no known short name .*known: .*xtb"),
-        ("toys:Slow", {"minutes": 3}, "unexpected keyword argument 'minutes'"),
-        ("toys:OnceOracle", {}, "missing 1 required positional argument: 'flag'"),
+        ("toys:Slow", {"minutes": 3}, "unknown option 'minutes'; known here: seconds"),
+        ("toys:OnceOracle", {}, "the option 'flag' is missing"),
     ],
 )
 def test_what_cannot_be_built_says_why(kernel: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(KernelImportError, match=words) as caught:
         build(kernel, **options)
     assert kernel in str(caught.value)
+
+
+class Choosy(Plain):
+    def __init__(self, *, size: int) -> None:
+        if size < 0:
+            raise ContractError(f"size is {size}; expected 0 or more")
+        super().__init__(1.0 / size)
+
+
+@pytest.mark.parametrize(
+    ("options", "plain"), [({"size": -1}, True), ({"sice": 1}, True), ({"size": 0}, False)]
+)
+def test_what_a_kernel_refuses_itself_needs_no_traceback(
+    options: dict[str, Any], plain: bool
+) -> None:
+    with pytest.raises(KernelImportError) as caught:
+        build(Choosy, **options)
+    assert foreseen(caught.value) == plain
+    with pytest.raises(KernelImportError) as outer:
+        build(lambda: nested("oracle", {"kernel": Choosy, "options": options}, CONTEXT, "it"), "x")
+    assert foreseen(outer.value) == plain
+    assert str(caught.value) in str(outer.value)
 
 
 def test_a_module_that_breaks_as_it_is_imported_says_why(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def check(
     from pal.settings import load
 
     wanted = load(settings, overrides(changes))
-    console = Console()
-    console.print(Text(f"{settings}: the settings are valid"), soft_wrap=True)
     home = settings.resolve().parent
     kernels = specs(wanted, (str(home),))
+    console = Console()
+    console.print(Text(f"{settings}: the settings are valid"), soft_wrap=True)
     trial = Trial(wanted, kernels, deadline, home)
     trial.run()
     console.print()

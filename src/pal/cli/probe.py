@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from pal.building import KernelSpec, build_committee
-from pal.errors import ContractError, Failure, LabelFailure
+from pal.errors import ContractError, Failure, LabelFailure, foreseen
 from pal.exchange.loop import checked
 from pal.exchange.reduction import finite_rows, reduce
 from pal.ledger.directory import write_atomically
@@ -114,7 +114,7 @@ class Probe:
                 0,
                 type(error).__name__,
                 str(error),
-                traceback=_trace(error.__cause__ or error),
+                traceback="" if foreseen(error) else _trace(error.__cause__ or error),
             )
         return found
 

@@ -99,16 +99,27 @@ def starts(path: Path | str, kernel: str) -> list[dict[str, Array]]:
     Raises:
         KernelImportError: naming `kernel` and the file, which cannot be read or holds none.
     """
+    return [to_sample(atoms) for atoms in start_frames(path, kernel)]
+
+
+def start_frames(path: Path | str, kernel: str) -> list[Atoms]:
+    """Read the frames of the option `start`, with all that the file tells of them.
+
+    Raises:
+        KernelImportError: naming `kernel` and the file, which cannot be read or holds none.
+    """
     try:
-        geometries = read_samples(path)
-    except OSError as error:
+        frames = _frames(path)
+    except Exception as error:
+        # ASE's readers raise whatever the file's content leads to.
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise KernelImportError(
-            f"{kernel}: cannot read start = '{path}': {error.strerror}; name a file with one "
-            "or more geometries, such as extended xyz"
+            f"{kernel}: cannot read start = '{path}': {reason}; name a file with one or more "
+            "geometries, such as extended xyz"
         ) from error
-    if not geometries:
+    if not frames:
         raise KernelImportError(f"{kernel}: start = '{path}' holds no geometry")
-    return geometries
+    return frames
 
 
 def write_labelled(path: Path | str, dataset: Iterable[LabelledSample]) -> None:

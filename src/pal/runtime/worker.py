@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy
 
-from pal.errors import ChannelClosedError, Failure
+from pal.errors import ChannelClosedError, Failure, foreseen
 from pal.ledger.directory import RunDirectory
 from pal.roles import Context
 from pal.runtime.messages import Failed, Ready
@@ -104,7 +104,7 @@ class Desktop:
             type(error).__name__,
             str(error),
             host=socket.gethostname(),
-            traceback="".join(traceback.format_exception(error)),
+            traceback="" if foreseen(error) else "".join(traceback.format_exception(error)),
             **more,
         )
 

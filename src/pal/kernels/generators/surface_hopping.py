@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from ase import Atoms, units
-from ase.io import read
+from ase import units
 
-from pal.errors import ContractError, KernelImportError
-from pal.kernels.atoms import to_sample
+from pal.errors import ContractError
+from pal.kernels.atoms import start_frames, to_sample
 from pal.kernels.generators import hopping
 from pal.kernels.generators.bounds import Bounds
 from pal.kernels.generators.caution import Caution
@@ -119,7 +118,7 @@ class SurfaceHopping:
                 "surface_hopping needs timestep_fs > 0, max_time_fs >= timestep_fs and "
                 f"max_drift_eV > 0; got {timestep_fs}, {max_time_fs} and {max_drift_eV}"
             )
-        self._frames = _frames(start)
+        self._frames = start_frames(start, "surface_hopping")
         self._bounds = [
             Bounds(atoms, "surface_hopping", min_distance=min_distance) for atoms in self._frames
         ]
@@ -366,20 +365,6 @@ def _one_of(name: str, value: str, *known: str) -> None:
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ContractError(f"surface_hopping needs {name} >= {least}; got {value}")
-
-
-def _frames(start: Path | str) -> list[Atoms]:
-    """Read geometries with momenta and masses."""
-    try:
-        frames: list[Atoms] = read(Path(start), index=":")
-    except OSError as error:
-        raise KernelImportError(
-            f"surface_hopping: cannot read start = '{start}': {error.strerror}; name a file with "
-            "one or more geometries, such as extended xyz"
-        ) from error
-    if not frames:
-        raise KernelImportError(f"surface_hopping: start = '{start}' holds no geometry")
-    return frames
 
 
 def _states(feedback: Feedback, initial: int, shape: tuple[int, ...]) -> tuple[Array, Array]:
