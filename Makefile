@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 MACE := $(VENV)-mace/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 # The tests that MACE's environment runs.
-MACE_TESTS := tests/kernels/test_mace.py
+MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py
 
 .PHONY: help setup demo demo-compare test test-slow check format clean
 
