@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 
 Section = Mapping[str, Any]
@@ -78,7 +79,7 @@ ORACLES: dict[str, Section] = {
         "levels": [
             {"kernel": "xtb", "cost": 1.0},
             {"kernel": "pyscf", "options": {"functional": "HF", "basis": "sto-3g"}, "cost": 50.0},
-        ]
+        ],
     },
 }
 """Oracles of energy and forces."""
@@ -99,7 +100,7 @@ EXPLORERS: dict[str, Section] = {
     "normal_modes": {**START, "oracle": "xtb"},
     "relaxation": START,
     "saddle_search": START,
-    "frames": START,
+    "frames": {"start": "frames.xyz"},
 }
 """Walkers that move atoms on energy and forces, or without."""
 
@@ -159,6 +160,10 @@ def prepare(folder: Path) -> None:
     from pal.roles import Context
 
     (folder / "start.xyz").write_text(WATER)
+    frames = [ase.io.read(folder / "start.xyz") for _ in range(20)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.1, seed=seed)
+    ase.io.write(folder / "frames.xyz", frames)
     (folder / "morse.py").write_text(MORSE)
     (folder / "bowl.py").write_text(BOWL)
     teacher = DistanceNetwork(Context("model", 0, 1, 7, folder), hidden=[8])
