@@ -36,6 +36,12 @@ class Lost(kernels.Walker):
     def step(self, feedback):
         return {"x": np.full(2, np.nan)}
 
+class Demanding(kernels.Walker):
+    def step(self, feedback):
+        if feedback is not None:
+            raise ValueError(f"no charge in {sorted(feedback.mean)}, trusted: {feedback.trusted}")
+        return super().step(None)
+
 class Wordy(kernels.Walker):
     def step(self, feedback):
         raise RuntimeError("no step without coffee")
@@ -56,7 +62,15 @@ def check(project):
 def test_the_toy_is_fine(check, project):
     done = check()
     assert done.exit_code == 0, done.output
-    for call in ("step(None)", "first sample", "predict", "train one epoch", "select", "label"):
+    for call in (
+        "step(None)",
+        "step(feedback)",
+        "first sample",
+        "predict",
+        "train one epoch",
+        "select",
+        "label",
+    ):
         assert call in done.stdout
     assert "all kernels fit together" in done.stdout
     assert "exchange: members 0-3" in done.stdout
@@ -110,6 +124,12 @@ def test_labels_that_the_model_does_not_predict_are_told(check):
     assert "model: KeyError: 'energy'" in done.stderr
     assert "evaluation.field = 'forces' is not in the labels" in done.stderr
     assert "no name in common" in done.stderr
+
+
+def test_what_a_walker_misses_in_the_predictions_is_told(check):
+    done = check("generator.kernel=odd:Demanding")
+    assert done.exit_code == 3
+    assert "generator: ValueError: no charge in ['energy'], trusted: " in done.stderr
 
 
 def test_a_refused_label_is_no_error(check):

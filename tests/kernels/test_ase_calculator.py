@@ -123,6 +123,15 @@ def test_elements_it_does_not_know_are_the_users_mistake(make):
         make("emt").label(to_sample(molecule("SiH4")))
 
 
+def test_what_failed_once_leaves_nothing_behind(make):
+    oracle = make("emt")
+    strange, copper = to_sample(molecule("SiH4")), to_sample(bulk("Cu"))
+    for _ in range(2):
+        with pytest.raises(ContractError, match="NotImplementedError"):
+            oracle.label(strange)
+    assert float(oracle.label(copper)["energy"]) == float(make("emt").label(copper)["energy"])
+
+
 def test_too_large_forces_are_refused(make):
     with pytest.raises(LabelFailure, match="max_force"):
         make("lj", max_force=1.0).label(SQUEEZED)

@@ -327,6 +327,16 @@ def test_another_molecule_is_refused(trained):
         trained.predict(other)
 
 
+def test_molecules_of_several_sizes_are_refused_with_a_way_out(make, data):
+    small = {"positions": np.eye(3), "numbers": np.array([1, 1, 8])}
+    water = LabelledSample(99, small, {"energy": np.zeros(()), "forces": np.zeros((3, 3))})
+    message = r"distance_network learns one molecule.*take schnet"
+    with pytest.raises(ShapeError, match=message):
+        learn(make(), [*data, water], 1)
+    with pytest.raises(ShapeError, match=message):
+        make().predict(Batch([data[0].sample, small]))
+
+
 def test_what_it_cannot_learn_from_is_refused(make, data):
     bare = [LabelledSample(0, data[0].sample, {"energy": data[0].label["energy"]})]
     with pytest.raises(ContractError, match="'forces'"):

@@ -28,6 +28,7 @@ from pal.exchange.reduction import finite_rows, reduce
 from pal.ledger.directory import write_atomically
 from pal.records import (
     Batch,
+    Feedback,
     Label,
     LabelledSample,
     Prediction,
@@ -49,10 +50,10 @@ T = TypeVar("T")
 class Task:
     """What to try, and where: `count` is how many instances of the role the campaign has.
 
-    `sample`, `label` and `prediction` come from the kernels tried before. `members`: how many
-    models make the committee here. `train_first`: the campaign trains before it predicts, because
-    it has initial samples. `seconds`: after so long the process shows where it is, and ends.
-    `home` is the settings file's folder, where workers are at home, too.
+    `sample`, `label`, `prediction` and `feedback` come from the kernels tried before.
+    `members`: how many models make the committee here. `train_first`: the campaign trains before
+    it predicts, because it has initial samples. `seconds`: after so long the process shows where
+    it is, and ends. `home` is the settings file's folder, where workers are at home, too.
     """
 
     spec: KernelSpec
@@ -65,6 +66,7 @@ class Task:
     sample: Sample | None = None
     label: Label | None = None
     prediction: Prediction | None = None
+    feedback: Feedback | None = None
     members: int = 1
     training: bool = False
     train_first: bool = False
@@ -141,8 +143,11 @@ class Probe:
         return self._call("build", lambda: self.task.spec.build(self._context()))
 
     def _generator(self) -> Sample:
-        kernel = self._build()
-        return self._call("step(None)", lambda: _sample(kernel.step(None), "step"), shapes)
+        kernel, feedback = self._build(), self.task.feedback
+        first = self._call("step(None)", lambda: _sample(kernel.step(None), "step"), shapes)
+        if feedback is not None:
+            self._call("step(feedback)", lambda: kernel.step(feedback), _move)
+        return first
 
     def _initial(self) -> Sample:
         def first() -> Sample:
@@ -161,18 +166,26 @@ class Probe:
         os.chdir(scratch)
         return self._call("label", lambda: own(check_label(kernel.label(sample))), shapes)
 
-    def _selector(self) -> None:
+    def _selector(self) -> Feedback | None:
         kernel = self._build()
         sample, prediction = self.task.sample, self.task.prediction
         if sample is None or prediction is None:
-            return
-        self._call(
+            return None
+        found = self._call(
             "select",
             lambda: checked(kernel.select(Batch([sample]), prediction), 1),
             lambda s: (
                 f"uncertainty {s.uncertainty[0]:.3g}, "
                 f"{'' if s.trusted[0] else 'not '}trusted, {len(s.candidates)} of 1 chosen"
             ),
+        )
+        told = prediction.mean if found.feedback is None else found.feedback
+        return Feedback(
+            own(told[0]),
+            own(prediction.deviation[0]),
+            float(found.uncertainty[0]),
+            bool(found.trusted[0]),
+            version=1,
         )
 
     def _model(self) -> Any:
@@ -261,6 +274,10 @@ def _sample(value: Any, source: str) -> Sample:
         if array.dtype.kind in "fc" and not np.isfinite(array).all():
             raise ContractError(f"{source} returned {name or 'an array'} with NaN or infinity")
     return unnamed(arrays)
+
+
+def _move(value: Any) -> str:
+    return "asks to stop" if value is STOP else shapes(_sample(value, "step"))
 
 
 def own(record: Sample) -> Sample:

@@ -18,12 +18,15 @@ from pal.building import KernelSpec
 from pal.cli.probe import FINDINGS, TASK, Findings, Task
 from pal.errors import Failure, KernelError, PalError, SettingsError
 from pal.ledger.export import read_labelled
-from pal.records import Label, Sample, named
+from pal.records import Feedback, Label, Sample, named
 from pal.runtime.worker import MPI_PREFIXES, THREAD_VARIABLES
 from pal.settings import Kernel, Settings
 
 _MEMBERS = 2
 """Models tried together: the fewest that can disagree."""
+
+_PATIENCE = 15.0
+"""Seconds: a walker that takes longer to begin is not made to begin a second time."""
 
 _START = "import sys, pal.cli.probe; pal.cli.probe.main(sys.argv[1])"
 
@@ -76,11 +79,20 @@ class Trial:
             train_first="initial" in self.kernels,
             weights=model.weights,
         )
-        self._try("selector", wanted.selector, sample=sample, prediction=prediction)
+        feedback = self._try("selector", wanted.selector, sample=sample, prediction=prediction)
+        self._go_on(feedback)
         if label is not None and prediction is not None:
             self._compare(named(label), named(prediction.mean[0]))
         if wanted.evaluation.data is not None:
             self._look_at_heldout()
+
+    def _go_on(self, feedback: Feedback | None) -> None:
+        """Let the walker begin again, and make the step that needs what the committee says."""
+        begun = self.findings["generator"]
+        if feedback is None or begun.failure or sum(c.seconds for c in begun.calls) > _PATIENCE:
+            return
+        section = self.settings.generator
+        self._try("generator", section, section.walkers, feedback=feedback)
 
     def _label(self, sample: Sample | None) -> Label | None:
         if not self.settings.oracle.enabled:

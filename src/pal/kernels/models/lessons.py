@@ -106,7 +106,14 @@ def positions_of(samples: Batch) -> Array:
 
 def column_of(batch: Batch, name: str) -> Array:
     """Return one named array of all samples or labels, (n, ...)."""
-    columns = batch.columns
+    try:
+        columns = batch.columns
+    except ShapeError as error:
+        raise ShapeError(
+            "distance_network learns one molecule: the same atoms, and the same arrays, in every "
+            "sample; for molecules of any size take schnet, nequip, allegro or mace, for several "
+            f"separate ones a campaign each ({error})"
+        ) from error
     if name not in columns:
         raise ContractError(
             f"distance_network needs the array '{name}'; got {sorted(columns)}; "

@@ -187,12 +187,16 @@ class AseCalculator:
             # ASE takes atoms that differ only in their info for the same ones.
             calculator.reset()
         self._last = electrons
+        # One that failed may be half set up, and wrong from then on: it is kept only if all went
+        # well.
+        del self._ready[key]
         try:
             label = self._results(calculator, atoms)
         except (CalculatorSetupError, NotImplementedError) as error:
             raise ContractError(f"ase: calculator '{self._name}': {_described(error)}") from error
         except CalculatorError as error:
             raise LabelFailure(f"ase: calculator '{self._name}' failed: {error}") from error
+        self._ready[key] = calculator
         return sane(label, self._max_force, self._name)
 
     def _results(self, calculator: Any, atoms: Atoms) -> dict[str, Array]:
