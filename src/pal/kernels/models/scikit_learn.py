@@ -38,6 +38,10 @@ class ScikitLearn:
     them that has to conserve energy. Needs `initial` samples in the campaign, because before
     its first fit it cannot predict.
 
+    Regressors without randomness of their own (Gaussian processes, ridge, support vectors) fit
+    the same labels in the same way: give their committee `training.bootstrap = true`, or its
+    members always agree and no sample is ever uncertain.
+
     A fitted regressor travels, and is stored, as a pickle: load weights only from where you
     would run programs from. They are refused where scikit-learn has another version.
 
@@ -66,6 +70,9 @@ class ScikitLearn:
         [model.options.arguments]
         alpha = 1e-6
         kernel = { class = "sklearn.gaussian_process.kernels.Matern", arguments = { nu = 2.5 } }
+
+        [training]
+        bootstrap = true                # or all members would be the same
     """
 
     def __init__(
