@@ -162,7 +162,7 @@ def prepare(folder: Path) -> None:
     (folder / "start.xyz").write_text(WATER)
     frames = [ase.io.read(folder / "start.xyz") for _ in range(20)]
     for seed, atoms in enumerate(frames):
-        atoms.rattle(0.1, seed=seed)
+        atoms.rattle(0.05, seed=seed)
     ase.io.write(folder / "frames.xyz", frames)
     (folder / "morse.py").write_text(MORSE)
     (folder / "bowl.py").write_text(BOWL)
