@@ -125,8 +125,12 @@ class KernelSpec:
             ) from error
 
 
-def check_names(parameters: Mapping[str, inspect.Parameter], options: Iterable[str]) -> None:
+def check_names(
+    parameters: Mapping[str, inspect.Parameter], options: Iterable[str], place: str = ""
+) -> None:
     """Compare the options given with those that a kernel takes and needs.
+
+    `place` begins the message: "biased_dynamics: dynamics: ".
 
     Raises:
         ContractError: naming the first that is unknown, or missing.
@@ -137,10 +141,10 @@ def check_names(parameters: Mapping[str, inspect.Parameter], options: Iterable[s
     known = [n for n, p in parameters.items() if n != "context" and p.kind in _BY_NAME]
     for name in options:
         if name not in known:
-            raise ContractError(f"unknown option '{name}'; {nearest(name, known)}")
+            raise ContractError(f"{place}unknown option '{name}'; {nearest(name, known)}")
     for name in known:
         if parameters[name].default is kinds.empty and name not in options:
-            raise ContractError(f"the option '{name}' is missing")
+            raise ContractError(f"{place}the option '{name}' is missing")
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -286,7 +286,7 @@ def test_a_lost_walker_takes_the_spring_back_with_it(make):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dynamics": {"beginning": "x"}}, r"no options of the kernel dynamics: .*beginning"),
+        ({"dynamics": {"strt": "x"}}, r"dynamics: unknown option 'strt'; did you mean 'start'"),
         ({"bias": "push"}, r"expected bias = 'restraint', 'moving' or 'metadynamics'; got 'push'"),
         ({"bias": "restraint"}, r"'restraint' needs 1 or more centres"),
         ({"bias": "moving", "centres": [1.0]}, r"'moving' needs 2 or more centres"),

@@ -327,6 +327,20 @@ def test_another_molecule_is_refused(trained):
         trained.predict(other)
 
 
+def test_other_atoms_or_another_order_are_refused(make, data):
+    swapped = {**data[0].sample, "numbers": data[0].sample["numbers"][::-1]}
+    message = r"knows the molecule of the atoms \[6, 1, 1, 1, 8\].*got \[8, 1, 1, 1, 6\]"
+    model = make()
+    learn(model, data, 1)
+    for told in (model, make()):
+        told.set_weights(model.get_weights())
+        with pytest.raises(ShapeError, match=message):
+            told.predict(Batch([swapped]))
+    with pytest.raises(ShapeError, match=message):
+        learn(make(), [*data, LabelledSample(99, swapped, data[0].label)], 1)
+    told.predict(Batch([{"positions": swapped["positions"]}]))
+
+
 def test_molecules_of_several_sizes_are_refused_with_a_way_out(make, data):
     small = {"positions": np.eye(3), "numbers": np.array([1, 1, 8])}
     water = LabelledSample(99, small, {"energy": np.zeros(()), "forces": np.zeros((3, 3))})

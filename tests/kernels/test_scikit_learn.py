@@ -208,6 +208,8 @@ def test_what_it_cannot_learn_from_is_refused(make):
         learn(make(**FOREST), [])
     with pytest.raises(ContractError, match=r"\['speed'\] are missing"):
         learn(make(**FOREST, inputs="speed"), bowl(3))
+    with pytest.raises(ContractError, match=r"expected a bare array, got the arrays.*inputs"):
+        learn(make(**FOREST), [LabelledSample(0, {"x": np.zeros(2)}, np.zeros(1))])
     with pytest.raises(ContractError, match="descriptor needs 'positions'"):
         learn(make(**FOREST, descriptor="inverse_distances"), bowl(3))
     model = make(**FOREST)

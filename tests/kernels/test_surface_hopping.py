@@ -582,6 +582,13 @@ def test_a_start_that_is_not_there_is_named(context):
         SurfaceHopping(context(), start="nowhere.xyz")
 
 
+def test_velocities_that_are_not_in_the_file_are_missed(context, tmp_path):
+    write(tmp_path / "rest.xyz", Atoms("H", [[0.8, 0.1, 0.0]]), format="extxyz")
+    with pytest.raises(ContractError, match=r"has no momenta; .*velocities = \"thermal\""):
+        SurfaceHopping(context(), start=tmp_path / "rest.xyz")
+    SurfaceHopping(context(), start=tmp_path / "rest.xyz", velocities="zero")
+
+
 def test_models_of_other_kinds_are_refused(make):
     walker = make(initial_state=2)
     sample = walker.step(None)

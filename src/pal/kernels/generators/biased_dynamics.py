@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from pal.building import check_names
 from pal.errors import ContractError
 from pal.kernels.generators.biases import Bias, Law, Metadynamics, Restraint
 from pal.kernels.generators.coordinates import Coordinate
@@ -76,13 +78,9 @@ class BiasedDynamics:
         pace: int = 100,
         bias_factor: float = 10.0,
     ) -> None:
-        try:
-            plan = Dynamics(context, **dynamics).plan
-        except TypeError as error:
-            raise ContractError(
-                f"biased_dynamics: dynamics = {dict(dynamics)} are no options of the kernel "
-                f"dynamics: {error}"
-            ) from error
+        known = inspect.signature(Dynamics).parameters
+        check_names(known, dynamics, "biased_dynamics: dynamics: ")
+        plan = Dynamics(context, **dynamics).plan
         along = Coordinate(coordinate, atoms, plan.home, "biased_dynamics")
         size = along.kind.size
         law: Law

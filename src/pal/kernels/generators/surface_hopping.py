@@ -119,6 +119,12 @@ class SurfaceHopping:
                 f"max_drift_eV > 0; got {timestep_fs}, {max_time_fs} and {max_drift_eV}"
             )
         self._frames = start_frames(start, "surface_hopping")
+        bare = [k for k, atoms in enumerate(self._frames) if not atoms.has("momenta")]
+        if velocities == "file" and bare:
+            raise ContractError(
+                f"surface_hopping: geometry {bare[0]} in start = '{start}' has no momenta; write "
+                'them into the file, or set velocities = "thermal" or "zero"'
+            )
         self._bounds = [
             Bounds(atoms, "surface_hopping", min_distance=min_distance) for atoms in self._frames
         ]

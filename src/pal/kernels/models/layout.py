@@ -31,10 +31,11 @@ class Layout:
         wanted = sorted(arrays) if names is None else names
         missing = [name for name in wanted if name not in arrays]
         if missing:
-            raise ContractError(
-                f"expected the arrays {list(wanted)}; {missing} are missing, got "
-                f"{sorted(arrays)} ('{BARE}' is a bare array)"
+            expected = (
+                "a bare array" if BARE in missing else f"arrays of which {missing} are missing"
             )
+            came = "a bare array" if BARE in arrays else f"the arrays {sorted(arrays)}"
+            raise ContractError(f"expected {expected}, got {came}; see the option inputs")
         return cls(tuple((name, arrays[name].shape) for name in wanted))
 
     @property

@@ -41,7 +41,8 @@ class Lessons:
     """The distinct samples of all members' datasets, and which of them each member has.
 
     `positions` (u, a, 3) in Å, `energies` (u, s) in eV, `forces` (u, s, a, 3) in eV/Å, all
-    float64; `rows[k]` indexes member k's samples, as often as its dataset repeats them.
+    float64; `elements` (a,) as `elements_of` says; `rows[k]` indexes member k's samples, as often
+    as its dataset repeats them.
     """
 
     def __init__(self, datasets: Sequence[Dataset], states: States) -> None:
@@ -53,7 +54,8 @@ class Lessons:
         number = {identity: row for row, identity in enumerate(items)}
         self.identities = list(items)
         self.rows = [np.array([number[item.identity] for item in each]) for each in datasets]
-        self.positions = positions_of(Batch([item.sample for item in items.values()]))
+        samples = Batch([item.sample for item in items.values()])
+        self.positions, self.elements = positions_of(samples), elements_of(samples)
         labels = Batch([item.label for item in items.values()])
         self.energies, self.forces = states.read(labels)
         expected = (len(items), states.count, *self.positions.shape[1:])
@@ -102,6 +104,26 @@ def positions_of(samples: Batch) -> Array:
             f"got {positions.shape[1:]}"
         )
     return positions
+
+
+def elements_of(samples: Batch) -> Array:
+    """Return the nuclear charges (a,) of the one molecule; zeros where the samples have none."""
+    numbers = samples.columns.get("numbers")
+    if numbers is None:
+        return np.zeros(samples["positions"].shape[1], dtype=np.int64)
+    strange = np.flatnonzero((numbers != numbers[0]).any(axis=1))
+    if len(strange):
+        raise other_atoms(numbers[0], numbers[strange[0]])
+    return np.asarray(numbers[0], dtype=np.int64)
+
+
+def other_atoms(known: Array, came: Array) -> ShapeError:
+    """Describe a molecule that is not the one known, or that has its atoms in another order."""
+    return ShapeError(
+        f"distance_network knows the molecule of the atoms {known.tolist()} (nuclear charges, in "
+        f"this order), got {came.tolist()}; give the same atoms in the same order, or use a model "
+        "for any molecules, such as schnet"
+    )
 
 
 def column_of(batch: Batch, name: str) -> Array:

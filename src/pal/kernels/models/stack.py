@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from pal.errors import ContractError, NotFiniteError, ShapeError
-from pal.kernels.models.lessons import Lessons, Plateau, States, level, positions_of
+from pal.kernels.models.lessons import (
+    Lessons,
+    Plateau,
+    States,
+    elements_of,
+    level,
+    other_atoms,
+    positions_of,
+)
 from pal.kernels.models.networks import Adam, Layers, Pairs
 from pal.records import Array, Batch, Dataset, Metrics, Weights
 
@@ -41,7 +49,8 @@ class Stack:
     """The members' networks: what one does, all do in the same call.
 
     `_data` maps names to tensors with a leading member axis; it is empty until the first
-    sample, label or weights tell the number of atoms.
+    sample, label or weights tell the number of atoms. `_elements` (a,) are their nuclear charges,
+    zeros as long as nobody has told.
     """
 
     def __init__(self, recipe: Recipe, seeds: Sequence[int]) -> None:
@@ -49,6 +58,7 @@ class Stack:
         self._seeds = list(seeds)
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         self._data: dict[str, Tensor] = {}
+        self._elements: Array = np.zeros(0, dtype=np.int64)
         self._pairs = Pairs(0, recipe.device)
         self._layers = Layers(0, recipe.hidden, recipe.states.count)
         shares = torch.tensor(recipe.state_weights, device=recipe.device)
@@ -67,6 +77,8 @@ class Stack:
             for stack in stacks:
                 stack._build(atoms)
             joined._shape(atoms)
+            for stack in stacks:
+                joined._meet(stack._elements)
             joined._data = {
                 name: torch.cat([stack._data[name] for stack in stacks])
                 for name in stacks[0]._data
@@ -76,6 +88,14 @@ class Stack:
     def _shape(self, atoms: int) -> None:
         self._pairs = Pairs(atoms, self._recipe.device)
         self._layers = Layers(len(self._pairs), self._recipe.hidden, self._recipe.states.count)
+        self._elements = np.zeros(atoms, dtype=np.int64)
+
+    def _meet(self, elements: Array) -> None:
+        """Remember the elements of the first molecule, and refuse any other one."""
+        if not self._elements.any():
+            self._elements = elements
+        elif elements.any() and (elements != self._elements).any():
+            raise other_atoms(self._elements, elements)
 
     def _build(self, atoms: int) -> None:
         if self._data:
@@ -110,6 +130,8 @@ class Stack:
         """Return what `DistanceCommittee.predict` says."""
         positions = positions_of(samples)
         self._build(positions.shape[1])
+        if len(positions):
+            self._meet(elements_of(samples))
         with torch.no_grad():
             inverse, places = self._pairs.describe(positions)
             energies, forces = self._evaluate("averaged", inverse, places)
@@ -131,6 +153,7 @@ class Stack:
         """Yield one metrics per member after each epoch, until no member improves."""
         lessons = Lessons(datasets, self._recipe.states)
         self._build(lessons.positions.shape[1])
+        self._meet(lessons.elements)
         inverse, places = self._pairs.describe(lessons.positions)
         parts = [self._divide(k, rows, lessons) for k, rows in enumerate(lessons.rows)]
         learn, check = level([part[0] for part in parts]), level([part[1] for part in parts])
@@ -237,7 +260,8 @@ class Stack:
         weights = {
             name: _copy(view[0]) for name, view in zip(self._layers.shapes, views, strict=True)
         }
-        return weights | {name: _copy(self._data[name][member]) for name in SCALES}
+        weights |= {name: _copy(self._data[name][member]) for name in SCALES}
+        return weights | {"elements": self._elements.copy()}
 
     def set_weights(self, member: int, weights: Weights) -> None:
         """Replace one member's weights."""
@@ -246,11 +270,14 @@ class Stack:
         self._build(_atoms_of(weights))
         expected = {name: tuple(array.shape) for name, array in self.get_weights(member).items()}
         came = {name: np.shape(array) for name, array in weights.items()}
+        came.setdefault("elements", expected["elements"])  # of weights made before they were kept
         if expected != came:
             raise ShapeError(
                 f"distance_network: these weights do not fit; expected {expected}, got {came}; "
                 "use the same options `hidden` and `states` that they were made with"
             )
+        if "elements" in weights:
+            self._meet(np.asarray(weights["elements"], dtype=np.int64))
         flat = np.concatenate([np.ravel(weights[name]) for name in self._layers.shapes])
         self._put(member, {name: weights[name] for name in SCALES})
         self._put(member, {"raw": flat, "averaged": flat, "first": 0, "second": 0, "steps": 0})
