@@ -76,7 +76,7 @@ def test_a_potential_is_learnt(kernels: dict[str, Any], folder: Path) -> None:
 def test_excited_states_are_learnt_while_walkers_hop(method: str, folder: Path) -> None:
     label = go(
         folder,
-        generator=("surface_hopping", {**grid.START, "initial_state": 1, "method": method}),
+        generator=("surface_hopping", {**grid.START, "velocities": "thermal", "method": method}),
         model=("distance_network", {"hidden": [8], "states": 2, **grid.BRIEF}),
         oracle=("pyscf", {"functional": "HF", "basis": "sto-3g", "states": 2}),
         selector=("deviation", {"threshold": 0.0, "field": "state_forces"}),
