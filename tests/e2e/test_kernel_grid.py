@@ -17,6 +17,7 @@ import pytest
 from rig import check_ledger, labels_in
 
 from pal.errors import Failure
+from pal.ledger.directory import RunDirectory
 from pal.records import named
 from pal.runtime.campaign import Campaign
 
@@ -105,6 +106,21 @@ def test_a_surrogate_is_learnt_while_designs_are_proposed(explorer: str, folder:
         initial=("latin_hypercube", box),
     )
     assert label["cost"].shape == ()
+
+
+def test_a_selector_hears_of_labels_that_the_models_do_not_know(folder: Path) -> None:
+    go(
+        folder,
+        generator=("displacement", grid.START),
+        model=("distance_network", grid.MODELS["distance_network"]),
+        oracle=("xtb", {}),
+        selector=("calibrated", {"threshold": 0.0, "least": 1}),
+        initial=("displacement", {**grid.START, "count": 4}),
+    )
+    pairs = RunDirectory(folder / "run").load_state("selector", 0)
+    # The first four were labelled before there was any model to be judged by them.
+    assert 1 <= len(pairs) <= len(labels_in(folder / "run")) - 4
+    assert all(deviation > 0 and error > 0 for deviation, error in pairs)
 
 
 def test_every_kernel_of_the_library_is_in_the_grid() -> None:
