@@ -101,6 +101,21 @@ def test_forces_are_the_negative_gradient(trained, data):
         assert -(plus - minus) / (2 * step) == pytest.approx(forces[atom, axis], abs=5e-3)
 
 
+def test_double_precision_is_exact_to_many_digits(make, data):
+    check_model(lambda: make(precision="float64"), data)
+    model = make(precision="float64")
+    learn(model, data, 5)
+    positions = data[0].sample["positions"]
+    forces = model.predict(batch_of(data[:1]))["forces"][0]
+    for index in ((0, 0), (3, 2)):
+        step = np.zeros_like(positions)
+        step[index] = 1e-4
+        below, above = energies(model, [positions - step, positions + step])
+        assert forces[index] == pytest.approx((below - above) / 2e-4, abs=1e-6)
+    with pytest.raises(ContractError, match='precision = "float32" or "float64", got .half'):
+        make(precision="half")
+
+
 def test_neither_place_nor_orientation_matters(trained, data):
     positions = data[0].sample["positions"]
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))

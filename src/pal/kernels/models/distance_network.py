@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -52,6 +52,7 @@ class DistanceNetwork:
         validation: fraction of the labels each member leaves out of its training, a different
             one per member, to see its own error.
         patience: epochs without a better validation error until the learning rate is halved.
+        precision: of the network, "float32" or "float64".
         checkpoint: file of weights to start from, such as member-0.npz in a campaign's
             models/v000012, or that folder, of which each member takes its own.
 
@@ -76,6 +77,7 @@ class DistanceNetwork:
         averaging: float = 0.99,
         validation: float = 0.1,
         patience: int = 50,
+        precision: Literal["float32", "float64"] = "float32",
         checkpoint: Path | str | None = None,
     ) -> None:
         shares = (1.0,) * states if state_weights is None else tuple(state_weights)
@@ -83,6 +85,10 @@ class DistanceNetwork:
             raise ContractError(
                 "distance_network: expected states >= 1 and a state_weights >= 0 for each; "
                 f"got states = {states}, state_weights = {state_weights}"
+            )
+        if precision not in ("float32", "float64"):
+            raise ContractError(
+                f'distance_network: expected precision = "float32" or "float64", got {precision!r}'
             )
         torch.set_num_threads(context.threads)
         recipe = Recipe(
@@ -97,6 +103,7 @@ class DistanceNetwork:
             validation=validation,
             patience=patience,
             device=context.device,
+            dtype=getattr(torch, precision),
         )
         self._stack = Stack(recipe, [context.seed])
         if checkpoint is not None:

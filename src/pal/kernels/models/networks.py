@@ -1,7 +1,7 @@
 """The mathematics of `DistanceNetwork`: many small networks in one set of stacked arrays.
 
 Axes: m members, n samples, s electronic states, a atoms, p = a (a - 1) / 2 pairs. Lengths in Å,
-energies in eV, float32 inside.
+energies in eV, in the precision of the recipe inside.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pal.records import Array
 class Pairs:
     """The inverse distances of all pairs of atoms, and forces from slopes along them."""
 
-    def __init__(self, atoms: int, device: str) -> None:
+    def __init__(self, atoms: int, device: str, dtype: torch.dtype) -> None:
         self.atoms = atoms
+        self._dtype = dtype
+        self._precision = torch.empty(0, dtype=dtype).numpy().dtype
         self._i, self._j = np.triu_indices(atoms, 1)
         table = np.zeros((atoms, atoms), dtype=np.int64)
         table[self._i, self._j] = table[self._j, self._i] = np.arange(len(self._i))
@@ -39,10 +41,10 @@ class Pairs:
         """
         vectors = positions[:, self._i] - positions[:, self._j]
         inverse = 1.0 / np.sqrt(np.einsum("npx,npx->np", vectors, vectors))
-        places = np.ones((len(positions), self.atoms, 4), dtype=np.float32)
+        places = np.ones((len(positions), self.atoms, 4), dtype=self._precision)
         np.subtract(positions, positions.mean(axis=1, keepdims=True), out=places[..., :3])
         return (
-            torch.as_tensor(inverse, dtype=torch.float32, device=self._device),
+            torch.as_tensor(inverse, dtype=self._dtype, device=self._device),
             torch.as_tensor(places, device=self._device),
         )
 
@@ -73,7 +75,7 @@ class Layers:
         self._sizes = [math.prod(shape) for shape in self.shapes.values()]
 
     def initial(self, rng: np.random.Generator) -> Array:
-        """Return random parameters (k,), float32: variance 1/inputs keeps signals of order 1.
+        """Return random parameters (k,): variance 1/inputs keeps signals of order 1.
 
         The biases of the outputs are zero, because the outputs' mean is.
         """
@@ -81,7 +83,7 @@ class Layers:
         spreads[-1] = 0.0
         sizes = zip(spreads, self._sizes, strict=True)
         parts = [rng.normal(0.0, spread, size) for spread, size in sizes]
-        return np.concatenate(parts).astype(np.float32)
+        return np.concatenate(parts)
 
     def split(self, parameters: Tensor) -> list[Tensor]:
         """Return views (m, *shape) of parameters (m, k), in the order of `shapes`."""

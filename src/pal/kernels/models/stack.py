@@ -43,6 +43,7 @@ class Recipe:
     validation: float
     patience: int
     device: str
+    dtype: torch.dtype
 
 
 class Stack:
@@ -59,9 +60,9 @@ class Stack:
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         self._data: dict[str, Tensor] = {}
         self._elements: Array = np.zeros(0, dtype=np.int64)
-        self._pairs = Pairs(0, recipe.device)
+        self._pairs = Pairs(0, recipe.device, recipe.dtype)
         self._layers = Layers(0, recipe.hidden, recipe.states.count)
-        shares = torch.tensor(recipe.state_weights, device=recipe.device)
+        shares = torch.tensor(recipe.state_weights, dtype=recipe.dtype, device=recipe.device)
         self._shares = shares / shares.sum()
 
     def __len__(self) -> int:
@@ -86,7 +87,7 @@ class Stack:
         return joined
 
     def _shape(self, atoms: int) -> None:
-        self._pairs = Pairs(atoms, self._recipe.device)
+        self._pairs = Pairs(atoms, self._recipe.device, self._recipe.dtype)
         self._layers = Layers(len(self._pairs), self._recipe.hidden, self._recipe.states.count)
         self._elements = np.zeros(atoms, dtype=np.int64)
 
@@ -109,17 +110,18 @@ class Stack:
             raise ShapeError(f"distance_network needs at least 2 atoms, got {atoms}")
         self._shape(atoms)
         m, p = len(self), len(self._pairs)
-        raw = torch.as_tensor(np.stack([self._layers.initial(rng) for rng in self._rngs]))
+        initial = np.stack([self._layers.initial(rng) for rng in self._rngs])
+        raw = torch.as_tensor(initial, dtype=self._recipe.dtype)
         data = {
             "raw": raw,
             "averaged": raw.clone(),
             "first": torch.zeros_like(raw),
             "second": torch.zeros_like(raw),
-            "steps": torch.zeros(m, 1),
-            "mean": torch.zeros(m, 1, p),
-            "spread": torch.ones(m, 1, p),
+            "steps": raw.new_zeros(m, 1),
+            "mean": raw.new_zeros(m, 1, p),
+            "spread": raw.new_ones(m, 1, p),
             "shift": torch.zeros(m, 1, self._recipe.states.count, dtype=torch.float64),
-            "unit": torch.ones(m, 1, 1),
+            "unit": raw.new_ones(m, 1, 1),
             "fitted": torch.zeros(m, dtype=torch.bool),
         }
         self._data = {name: part.to(self._recipe.device) for name, part in data.items()}
@@ -161,7 +163,9 @@ class Stack:
         tables = (inverse, places, *self._targets(lessons))
         plateau = Plateau(self._recipe.learning_rate, self._recipe.patience, len(self))
         while not plateau.finished:
-            rates = torch.as_tensor(plateau.rates[:, None], device=self._recipe.device)
+            rates = torch.as_tensor(
+                plateau.rates[:, None], dtype=self._recipe.dtype, device=self._recipe.device
+            )
             loss, error = self._epoch(learn, tables, rates)
             checked = self._check(check, tables)
             plateau.update(checked)
@@ -203,7 +207,8 @@ class Stack:
         """Return energies (rows, m, s) above each member's shifts, and forces (rows, s, a, 3)."""
         energies = torch.as_tensor(lessons.energies, device=self._recipe.device)
         forces = torch.as_tensor(lessons.forces, device=self._recipe.device)
-        return (energies[:, None] - self._data["shift"][:, 0]).float(), forces.float()
+        dtype = self._recipe.dtype
+        return (energies[:, None] - self._data["shift"][:, 0]).to(dtype), forces.to(dtype)
 
     def _epoch(
         self, learn: Array, tables: tuple[Tensor, ...], rates: Tensor
