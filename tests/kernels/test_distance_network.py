@@ -112,7 +112,7 @@ def test_double_precision_is_exact_to_many_digits(make, data):
         step[index] = 1e-4
         below, above = energies(model, [positions - step, positions + step])
         assert forces[index] == pytest.approx((below - above) / 2e-4, abs=1e-6)
-    with pytest.raises(ContractError, match='precision = "float32" or "float64", got .half'):
+    with pytest.raises(ContractError, match=r'precision = "float32" or "float64", got .half'):
         make(precision="half")
 
 
