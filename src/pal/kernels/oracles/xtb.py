@@ -42,7 +42,8 @@ class Xtb:
         solvent: name of an implicit solvent (ALPB), such as "water"; by default none.
         electronic_temperature: of the occupation, in K.
         accuracy: scales tblite's thresholds of convergence; smaller is tighter.
-        max_iterations: cycles until the calculation is given up.
+        max_iterations: cycles until the calculation is given up. Their cost rises steeply with
+            their number, and what takes more than 100 is rarely a molecule.
         restart: begin with the charges of the last label of the same composition.
         max_force: in eV/Å; labels with a larger force component are refused.
 
@@ -64,7 +65,7 @@ class Xtb:
         solvent: str | None = None,
         electronic_temperature: float = 300.0,
         accuracy: float = 1.0,
-        max_iterations: int = 250,
+        max_iterations: int = 125,
         restart: bool = True,
         max_force: float = 50.0,
     ) -> None:
