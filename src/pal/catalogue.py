@@ -201,6 +201,20 @@ def _registered(role: str, entry: metadata.EntryPoint) -> Registered:
     return Registered(role, entry.name, entry.value, package, extra, lacking)
 
 
+def check_installed(role: str, kernel: Any) -> None:
+    """Find libraries that a kernel with a short name needs, and that are not there.
+
+    Raises:
+        KernelImportError: naming them, and what to install.
+    """
+    for entry in metadata.entry_points(group=f"pal.{role}s"):
+        if entry.name == kernel and (found := _registered(role, entry)).lacking:
+            raise KernelImportError(
+                f"{role}.kernel = '{kernel}' needs {', '.join(found.lacking)}, which is not "
+                f"installed here: {found.fix}"
+            )
+
+
 def check_options(role: str, kernel: Any, options: Mapping[str, Any]) -> None:
     """Find options that a kernel with a short name does not know, or of another type.
 
@@ -297,14 +311,20 @@ def _source(module: str) -> Path | None:
 
 
 def _imports(file: Path) -> Iterator[str]:
-    """Yield the modules that a Python file imports when it is itself imported."""
-    if file.suffix != ".py":
-        return
-    for node in ast.parse(file.read_bytes()).body:
+    """Yield the modules that a Python file imports, and needs, when it is itself imported."""
+    if file.suffix == ".py":
+        yield from _imported(ast.parse(file.read_bytes()).body)
+
+
+def _imported(body: Iterable[ast.stmt]) -> Iterator[str]:
+    """Look at statements, and into `with`; what stands below `if` or `try` may be absent."""
+    for node in body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
+        elif isinstance(node, ast.With):
+            yield from _imported(node.body)
 
 
 def find(name: str) -> list[Registered]:

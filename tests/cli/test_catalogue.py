@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pal.catalogue import Described, Registered, check_options, find, registered_kernels
+from pal.catalogue import (
+    Described,
+    Registered,
+    check_installed,
+    check_options,
+    find,
+    registered_kernels,
+)
 from pal.errors import KernelImportError, SettingsError
 
 OURS = [kernel for kernel in registered_kernels() if kernel.package == "pal"]
@@ -67,6 +77,28 @@ def test_what_is_installed_needs_no_advice() -> None:
 def test_a_missing_library_is_named_with_its_extra() -> None:
     kernel = Registered("oracle", "x", "pal.kernels.oracles.xtb:Xtb", "pal", "xtb", ("tblite",))
     assert kernel.fix == 'pip install "pal[xtb]"'
+
+
+@pytest.fixture
+def lonely(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A model whose library is not installed."""
+    source = (
+        "import contextlib\nwith contextlib.suppress(ValueError):\n    import nowhere_at_all\n"
+    )
+    (tmp_path / "lonely.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint("lonely", "lonely:Model", "pal.models")
+    monkeypatch.setattr(
+        metadata, "entry_points", lambda group: [entry] if group == entry.group else []
+    )
+
+
+@pytest.mark.usefixtures("lonely")
+def test_a_library_that_is_not_installed_is_missed_before_anything_starts() -> None:
+    (kernel,) = find("lonely")
+    assert kernel.lacking == ("nowhere_at_all",)
+    with pytest.raises(KernelImportError, match=r"needs nowhere_at_all, .*: pip install"):
+        check_installed("model", "lonely")
 
 
 def test_the_nearest_short_names_are_offered() -> None:

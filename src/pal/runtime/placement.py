@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.building import METHODS, KernelSpec
-from pal.catalogue import check_options
+from pal.catalogue import check_installed, check_options
 from pal.exchange.batching import All, Batching, Ready
 from pal.runtime.orders import Job
 from pal.settings import Settings
@@ -71,12 +71,13 @@ def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
 
     Raises:
         SettingsError: a kernel with a short name does not know an option, or not such a value.
-        KernelImportError: there is no such short name.
+        KernelImportError: there is no such short name, or its library is missing.
     """
     found = {}
     for role in METHODS:
         section = getattr(settings, role)
         if section.kernel is not None:
+            check_installed(role, section.kernel)
             check_options(role, section.kernel, section.options)
             found[role] = KernelSpec.of(role, section.kernel, section.options, paths)
     return found
