@@ -9,7 +9,7 @@ import pytest
 from toy_molecule import NUMBERS, RELAXED, stretched
 
 from pal.errors import ContractError, LabelFailure
-from pal.kernels.oracles.fidelities import Fidelities
+from pal.kernels.oracles.fidelities import BROKEN, Fidelities
 from pal.testing.checks import check_oracle
 
 SAMPLE = {"positions": RELAXED, "numbers": NUMBERS}
@@ -154,6 +154,17 @@ def test_a_costly_level_that_fails_loses_nothing(make, caplog):
     label = make([CHEAP, springs(1.1, 10.0, fails_beyond=0.5)]).label(SAMPLE)
     assert fidelity(label) == 0
     np.testing.assert_allclose(label["forces"], -RELAXED)
+
+
+def test_a_costly_level_that_always_fails_is_no_secret(make):
+    oracle = make([CHEAP, springs(1.1, 10.0, fails_beyond=0.5)], novelty=1e-9)
+    for _ in range(BROKEN - 1):
+        assert oracle.label(SAMPLE)["fidelity"] == 0
+    other = make([CHEAP, springs(1.1, 10.0, fails_beyond=0.5)], novelty=1e-9)
+    other.set_state(oracle.get_state())
+    for broken in (oracle, other):
+        with pytest.raises(LabelFailure, match=r"level 1 failed 20 times in a row.*overstretched"):
+            broken.label(SAMPLE)
 
 
 def test_the_cheapest_level_that_fails_is_a_failure(make):

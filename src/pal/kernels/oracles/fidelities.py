@@ -24,6 +24,9 @@ from pal.kernels.descriptors import (
 from pal.records import Array, Batch, Label, Sample, named
 from pal.roles import Context, Oracle
 
+BROKEN = 20
+"""Failures of a costly level in a row after which labels without it fail, too."""
+
 CAPACITY = 4096
 """Samples that each level remembers, of each kind of molecule."""
 
@@ -52,8 +55,9 @@ class Fidelities:
     learning (Ramakrishnan, Dral, Rupp, von Lilienfeld, J. Chem. Theory Comput. 11, 2087 (2015)),
     which the model `delta` does. The `first` samples get the best level in any case; later ones
     only if the mean cost of a label stays within `budget`. A costly level that fails is noted in
-    the log, and the next lower one that was due is tried: the cheap label is never lost. Each
-    worker of the oracle decides by its own labels.
+    the log, and the next lower one that was due is tried: the cheap label is not lost. Only after
+    20 failures in a row the label fails, too, so that a broken level stops the campaign
+    (`stop.failures`). Each worker of the oracle decides by its own labels.
 
     A label has all arrays of the cheapest level twice: `energy` of the best level that was
     calculated and `baseline_energy` of the cheapest, `forces` and `baseline_forces`, and so on
@@ -113,12 +117,13 @@ class Fidelities:
         self._space = None if space is None else _space(space)
         self._labels = 0
         self._spent = 0.0
+        self._failed = [0] * len(levels)
 
     def label(self, sample: Sample) -> Label:
         """Return the arrays of the best level calculated, of the cheapest, and `fidelity`.
 
         Raises:
-            LabelFailure: the cheapest level failed.
+            LabelFailure: the cheapest level failed, or a costly one `BROKEN` times in a row.
             ContractError: a level leaves out an array that the cheapest has, or gives it
                 another shape.
         """
@@ -135,6 +140,7 @@ class Fidelities:
         return {
             "labels": self._labels,
             "spent": self._spent,
+            "failed": list(self._failed),
             "seen": [level.seen.get_state() for level in self._levels],
             "levels": [
                 level.oracle.get_state() if hasattr(level.oracle, "get_state") else None
@@ -145,6 +151,7 @@ class Fidelities:
     def set_state(self, state: Any) -> None:
         """Continue from another instance's state."""
         self._labels, self._spent = state["labels"], state["spent"]
+        self._failed = list(state["failed"])
         for level, seen, own in zip(self._levels, state["seen"], state["levels"], strict=True):
             level.seen.set_state(seen)
             if own is not None and hasattr(level.oracle, "set_state"):
@@ -161,7 +168,14 @@ class Fidelities:
                 found = self._at(place, sample)
             except LabelFailure as failure:
                 _log.warning("fidelities: level %d failed: %s", place, failure)
+                self._failed[place] += 1
+                if self._failed[place] >= BROKEN:
+                    raise LabelFailure(
+                        f"fidelities: level {place} failed {self._failed[place]} times in a row, "
+                        f"so it seems to be broken: {failure}"
+                    ) from failure
                 continue
+            self._failed[place] = 0
             _check(found, baseline, place)
             for level in self._levels[1 : place + 1]:
                 level.seen.add(fingerprint)
