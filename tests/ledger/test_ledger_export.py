@@ -45,6 +45,7 @@ def crystal() -> tuple[dict[str, Any], dict[str, Any]]:
         "cell": random.normal(size=(3, 3)),
         "pbc": np.array([True, False, True]),
         "charge": np.array(-1.0),
+        "spin": np.array(1.0),
     }
     label = {
         "energy": np.array(-1 / 3),

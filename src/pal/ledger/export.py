@@ -30,7 +30,8 @@ _ELEMENTS: Final = (
 _SYMBOLS: Final = _ELEMENTS.split()
 """Chemical symbols by nuclear charge; X has none."""
 
-_SAMPLE_NAMES: Final = frozenset({"numbers", "positions", "cell", "pbc", "charge"})
+_SCALARS: Final = ("charge", "spin")
+_SAMPLE_NAMES: Final = frozenset({"numbers", "positions", "cell", "pbc", *_SCALARS})
 _PAIR: Final = re.compile(r"""([^\s=]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|(\S+))""")
 _TYPES: Final = {"R": float, "I": np.int64, "L": bool, "S": str}
 _DAMAGES: Final = (
@@ -76,7 +77,7 @@ def export_extxyz(ledger: Ledger, path: Path | str) -> int:
     """Write all labelled samples as extended XYZ, in the order of their commits; count them.
 
     Samples are atoms: `numbers` (n,) and `positions` (n, 3) in Å; where there, `cell` (3, 3) in
-    Å, `pbc` (3,) and `charge` () in e. Labels are scalars such as `energy` () in eV and arrays
+    Å, `pbc` (3,), `charge` () in e and `spin` (), the number of unpaired electrons. Labels are scalars such as `energy` () in eV and arrays
     with one row per atom such as `forces` (n, 3) in eV/Å. Every number is written with all its
     digits.
 
@@ -93,8 +94,8 @@ def read_labelled(path: Path | str) -> list[LabelledSample]:
     """Read labelled samples from a file `export_npz` or `export_extxyz` wrote, or alike.
 
     In an `.npz`, `order` and `identity` may be missing: samples are numbered from 0 then. In an
-    `.extxyz` or `.xyz`, whatever is not one of `numbers`, `positions`, `cell`, `pbc` and
-    `charge` belongs to the label.
+    `.extxyz` or `.xyz`, whatever is not one of `numbers`, `positions`, `cell`, `pbc`, `charge`
+    and `spin` belongs to the label.
 
     Raises:
         LedgerError: the file is missing, damaged or of another kind.
@@ -199,8 +200,7 @@ def _facts(sample: dict[str, Array]) -> list[str]:
         facts.append(f'Lattice="{_texts(sample["cell"])}"')
     if "pbc" in sample:
         facts.append(f'pbc="{_texts(sample["pbc"].astype(bool))}"')
-    if "charge" in sample:
-        facts.append(f"charge={_text(sample['charge'].item())}")
+    facts += [f"{name}={_text(sample[name].item())}" for name in _SCALARS if name in sample]
     return facts
 
 
