@@ -77,9 +77,9 @@ def export_extxyz(ledger: Ledger, path: Path | str) -> int:
     """Write all labelled samples as extended XYZ, in the order of their commits; count them.
 
     Samples are atoms: `numbers` (n,) and `positions` (n, 3) in Å; where there, `cell` (3, 3) in
-    Å, `pbc` (3,), `charge` () in e and `spin` (), the number of unpaired electrons. Labels are scalars such as `energy` () in eV and arrays
-    with one row per atom such as `forces` (n, 3) in eV/Å. Every number is written with all its
-    digits.
+    Å, `pbc` (3,), `charge` () in e and `spin` (), the number of unpaired electrons. Labels are
+    scalars such as `energy` () in eV and arrays with one row per atom such as `forces` (n, 3) in
+    eV/Å. Every number is written with all its digits.
 
     Raises:
         LedgerError: samples or labels hold something else; it names the first.

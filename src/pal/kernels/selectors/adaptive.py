@@ -19,6 +19,10 @@ class Adaptive:
     oracles when the models get good, and drowns them when walkers enter new ground. It never
     falls below `minimum`, from where on a sample is trusted whatever the rate.
 
+    A rank says nothing of size: where all predictions are bad, as at the beginning, most of them
+    are still below the quantile. Give `maximum`, beyond which walkers are lost, and `upper`,
+    beyond which their geometries are worth no label, or they explore what does not exist.
+
     Options:
         rate: candidates per sample, between 0 and 1: labels that the oracles can make in a
             second, divided by the samples that the walkers make in one.
@@ -31,7 +35,7 @@ class Adaptive:
     Example:
         [selector]
         kernel = "adaptive"
-        options = { rate = 0.005, minimum = 0.05 }
+        options = { rate = 0.005, minimum = 0.05, maximum = 1.0, upper = 3.0 }
     """
 
     def __init__(
