@@ -6,7 +6,7 @@ from ase.neighborlist import neighbor_list
 from nequip.data import AtomicDataDict
 
 from pal.kernels.atoms import to_atoms
-from pal.kernels.models.nequip_library import library
+from pal.kernels.models.parts.nequip_library import library
 
 NAMES = ["O", "H", "C"]
 COMMON = {

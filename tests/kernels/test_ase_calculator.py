@@ -17,8 +17,8 @@ from ase.units import Bohr, Hartree
 from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import to_sample
 from pal.kernels.oracles.ase_calculator import AseCalculator
-from pal.kernels.oracles.ase_programs import PROGRAMS, set_option, with_electrons
-from pal.kernels.oracles.kept import empty_scratch
+from pal.kernels.oracles.parts.ase_programs import PROGRAMS, set_option, with_electrons
+from pal.kernels.oracles.parts.kept import empty_scratch
 from pal.roles import Context
 from pal.testing.checks import check_oracle
 

@@ -9,8 +9,8 @@ from walking import answer, coupled, follow, lost, toy, walk
 
 from pal.errors import ContractError
 from pal.kernels.generators.biased_dynamics import BiasedDynamics
-from pal.kernels.generators.biases import Bias, Metadynamics, Restraint
-from pal.kernels.generators.coordinates import KINDS, Coordinate
+from pal.kernels.generators.parts.biases import Bias, Metadynamics, Restraint
+from pal.kernels.generators.parts.coordinates import KINDS, Coordinate
 from pal.records import Feedback
 from pal.roles import Context
 from pal.testing.checks import check_generator

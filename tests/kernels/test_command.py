@@ -10,7 +10,7 @@ from ase.units import Bohr, Hartree
 
 from pal.errors import ContractError, LabelFailure
 from pal.kernels.oracles.command import Command
-from pal.kernels.oracles.command_results import UNITS
+from pal.kernels.oracles.parts.command_results import UNITS
 from pal.roles import Context
 from pal.runtime.campaign import Campaign
 from pal.settings import parse

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pal.errors import ContractError, KernelImportError, ShapeError
-from pal.kernels.models import images
 from pal.kernels.models.convolutional_network import convolutional_network
-from pal.kernels.models.images import ImageModel
+from pal.kernels.models.parts import images
+from pal.kernels.models.parts.images import ImageModel
 from pal.records import Batch, LabelledSample
 from pal.testing.checks import check_model
 

@@ -14,7 +14,7 @@ from toy_molecule import NUMBERS, RELAXED, batch_of, stretched
 from pal.errors import ContractError, NotFiniteError, ShapeError
 from pal.kernels.calculator import CommitteeCalculator
 from pal.kernels.models.distance_network import DistanceNetwork
-from pal.kernels.models.lessons import Lessons, States
+from pal.kernels.models.parts.lessons import Lessons, States
 from pal.records import Batch, Feedback, LabelledSample
 from pal.roles import Context
 from pal.testing.checks import check_model

@@ -12,7 +12,7 @@ from walking import STIFFNESS, Exact, answer, coupled, follow, lost, toy, walk
 
 from pal.errors import ContractError, KernelImportError
 from pal.kernels.generators.dynamics import Dynamics
-from pal.kernels.generators.integrators import CLASSES, Integrator
+from pal.kernels.generators.parts.integrators import CLASSES, Integrator
 from pal.testing.checks import check_generator
 
 CANONICAL = ["langevin", "langevin_baoab", "nose_hoover", "bussi", "andersen"]

@@ -5,7 +5,7 @@ import pytest
 from ase.build import molecule
 
 from pal.errors import ContractError, LabelFailure
-from pal.kernels.oracles.electrons import Recent, composition, isolated
+from pal.kernels.oracles.parts.electrons import Recent, composition, isolated
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pal.kernels.selectors.calibrated import Calibrated
 from pal.kernels.selectors.deviation import Deviation
 from pal.kernels.selectors.distinct import Distinct
 from pal.kernels.selectors.diversity import Diversity
-from pal.kernels.selectors.filters import everything, narrowed
+from pal.kernels.selectors.parts.filters import everything, narrowed
 from pal.kernels.selectors.physical import Physical
 from pal.kernels.selectors.pipeline import Pipeline
 from pal.kernels.selectors.top_k import TopK

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pal.errors import ContractError, NotFiniteError, ShapeError
-from pal.kernels.models.fitting import Fit, Recipe, arrays_of, built, put_arrays, seeded
+from pal.kernels.models.parts.fitting import Fit, Recipe, arrays_of, built, put_arrays, seeded
 from pal.records import LabelledSample
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pal.errors import ContractError
-from pal.kernels.models.potential import Potential
+from pal.kernels.models.parts.potential import Potential
 from pal.records import Batch
 from pal.roles import Context
 from pal.testing.checks import check_model

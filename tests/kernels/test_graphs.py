@@ -12,7 +12,7 @@ from ase.neighborlist import neighbor_list
 
 from pal.errors import ContractError, ShapeError
 from pal.kernels.atoms import to_sample
-from pal.kernels.models.graphs import DENSE, collate, element_table
+from pal.kernels.models.parts.graphs import DENSE, collate, element_table
 from pal.records import Batch
 
 

@@ -10,11 +10,11 @@ from toy_molecule import NUMBERS, RELAXED
 
 from pal.errors import ContractError
 from pal.kernels.calculator import CommitteeCalculator
-from pal.kernels.generators import bounds as bounds_module
-from pal.kernels.generators.bounds import Bounds
-from pal.kernels.generators.caution import Caution
-from pal.kernels.generators.guard import Guard, Lost
-from pal.kernels.generators.journal import Journal, fingerprint
+from pal.kernels.generators.parts import bounds as bounds_module
+from pal.kernels.generators.parts.bounds import Bounds
+from pal.kernels.generators.parts.caution import Caution
+from pal.kernels.generators.parts.guard import Guard, Lost
+from pal.kernels.generators.parts.journal import Journal, fingerprint
 from pal.records import Feedback
 from pal.roles import STOP
 

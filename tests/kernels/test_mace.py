@@ -18,7 +18,7 @@ if importlib.util.find_spec("mace") is None:
     )
 
 from pal.kernels.models.mace import mace
-from pal.kernels.models.mace_library import GUARD, modules, o3
+from pal.kernels.models.parts.mace_library import GUARD, modules, o3
 
 THEIRS = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The TorchScript type")
 """The library, used directly, calls what torch warns of."""

@@ -19,7 +19,7 @@ from pal.kernels.generators import displacement
 from pal.kernels.generators.displacement import Displacement
 from pal.kernels.generators.frames import Frames
 from pal.kernels.generators.normal_modes import NormalModes
-from pal.kernels.generators.vibrations import (
+from pal.kernels.generators.parts.vibrations import (
     classical_width,
     finite_differences,
     normal_modes,

@@ -10,8 +10,8 @@ import pytest
 
 import pal
 from pal.errors import ContractError
-from pal.kernels.generators.best_designs import FILE, BestDesigns, Found
 from pal.kernels.generators.optimiser import Optimiser
+from pal.kernels.generators.parts.best_designs import FILE, BestDesigns, Found
 from pal.records import Feedback, Feedbacks
 from pal.roles import STOP
 from pal.testing.checks import check_generator

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from pal.errors import ContractError, KernelImportError, NotFiniteError, ShapeError
-from pal.kernels.models.fitting import Recipe
-from pal.kernels.models.graphs import element_table
-from pal.kernels.models.potential import Design, Potential
-from pal.kernels.models.references import FLOOR, References
-from pal.kernels.models.stacking import Layered, Mapped, stacked
+from pal.kernels.models.parts.fitting import Recipe
+from pal.kernels.models.parts.graphs import element_table
+from pal.kernels.models.parts.potential import Design, Potential
+from pal.kernels.models.parts.references import FLOOR, References
+from pal.kernels.models.parts.stacking import Layered, Mapped, stacked
 from pal.records import Batch, LabelledSample
 from pal.testing.checks import check_model
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from pal.errors import ContractError, LabelFailure
-from pal.kernels.oracles import program
-from pal.kernels.oracles.program import find_program, last_words, run_program
+from pal.kernels.oracles.parts import program
+from pal.kernels.oracles.parts.program import find_program, last_words, run_program
 
 
 @pytest.fixture(autouse=True)

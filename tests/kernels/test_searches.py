@@ -17,10 +17,10 @@ from walking import answer, coupled, follow, lost, walk
 
 import pal
 from pal.errors import ContractError, KernelImportError
+from pal.kernels.generators.parts.searches import append_frame
+from pal.kernels.generators.parts.vibrations import finite_differences, normal_modes
 from pal.kernels.generators.relaxation import OPTIMISERS, Relaxation
 from pal.kernels.generators.saddle_search import SaddleSearch
-from pal.kernels.generators.searches import append_frame
-from pal.kernels.generators.vibrations import finite_differences, normal_modes
 from pal.kernels.oracles.xtb import Xtb
 from pal.records import Feedback
 from pal.roles import STOP

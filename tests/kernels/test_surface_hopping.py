@@ -10,7 +10,7 @@ from ase.io import write
 
 import pal
 from pal.errors import ContractError, KernelImportError
-from pal.kernels.generators import hopping
+from pal.kernels.generators.parts import hopping
 from pal.kernels.generators.populations import FILE, populations, recorded
 from pal.kernels.generators.surface_hopping import SurfaceHopping
 from pal.records import Feedback

@@ -12,9 +12,8 @@ import pytest
 from ase.units import Bohr
 
 from pal.errors import ContractError, LabelFailure
-from pal.kernels.oracles.kept import empty_scratch
-from pal.kernels.oracles.turbomole import Turbomole
-from pal.kernels.oracles.turbomole_files import (
+from pal.kernels.oracles.parts.kept import empty_scratch
+from pal.kernels.oracles.parts.turbomole_files import (
     has_group,
     read_energy,
     read_excitations,
@@ -23,6 +22,7 @@ from pal.kernels.oracles.turbomole_files import (
     without_group,
     write_coordinates,
 )
+from pal.kernels.oracles.turbomole import Turbomole
 from pal.roles import Context
 from pal.testing.checks import check_oracle
 

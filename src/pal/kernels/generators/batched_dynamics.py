@@ -10,7 +10,7 @@ import numpy as np
 
 from pal.errors import ContractError
 from pal.kernels.atoms import starts
-from pal.kernels.generators.crowd import Course, Crowd
+from pal.kernels.generators.parts.crowd import Course, Crowd
 from pal.records import Feedback, Feedbacks, Sample
 from pal.roles import Context
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from pal.building import check_names
 from pal.errors import ContractError
-from pal.kernels.generators.biases import Bias, Law, Metadynamics, Restraint
-from pal.kernels.generators.coordinates import Coordinate
 from pal.kernels.generators.dynamics import Dynamics
-from pal.kernels.generators.trajectory import Trajectory
+from pal.kernels.generators.parts.biases import Bias, Law, Metadynamics, Restraint
+from pal.kernels.generators.parts.coordinates import Coordinate
+from pal.kernels.generators.parts.trajectory import Trajectory
 from pal.records import Feedback, Sample
 from pal.roles import Context, Stop
 

@@ -11,8 +11,8 @@ from ase import Atoms
 
 from pal.errors import ContractError
 from pal.kernels.atoms import starts, to_atoms, to_sample
-from pal.kernels.generators.bounds import Bounds
-from pal.kernels.generators.numbered import Numbered, rng_of
+from pal.kernels.generators.parts.bounds import Bounds
+from pal.kernels.generators.parts.numbered import Numbered, rng_of
 from pal.records import Array, Feedback, Sample
 from pal.roles import Context, Stop
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from pal.errors import ContractError
 from pal.kernels.atoms import starts, to_atoms
-from pal.kernels.generators.bounds import Bounds
-from pal.kernels.generators.integrators import Integrator
-from pal.kernels.generators.trajectory import NoInfluence, Plan, Trajectory
+from pal.kernels.generators.parts.bounds import Bounds
+from pal.kernels.generators.parts.integrators import Integrator
+from pal.kernels.generators.parts.trajectory import NoInfluence, Plan, Trajectory
 from pal.records import Feedback, Sample
 from pal.roles import Context, Stop
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pal.errors import ContractError
 from pal.kernels.atoms import starts
-from pal.kernels.generators.numbered import Numbered
+from pal.kernels.generators.parts.numbered import Numbered
 from pal.records import Feedback, Sample
 from pal.roles import STOP, Context, Stop
 

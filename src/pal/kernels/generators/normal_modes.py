@@ -17,11 +17,11 @@ from ase import Atoms
 from pal.building import nested
 from pal.errors import ContractError, KernelImportError, LabelFailure
 from pal.kernels.atoms import starts, to_atoms, to_sample
-from pal.kernels.generators import vibrations
-from pal.kernels.generators.bounds import Bounds
 from pal.kernels.generators.displacement import bounded
-from pal.kernels.generators.journal import fingerprint
-from pal.kernels.generators.numbered import Numbered, rng_of
+from pal.kernels.generators.parts import vibrations
+from pal.kernels.generators.parts.bounds import Bounds
+from pal.kernels.generators.parts.journal import fingerprint
+from pal.kernels.generators.parts.numbered import Numbered, rng_of
 from pal.records import Array, Feedback, Sample, named
 from pal.roles import Context, Oracle, Stop
 

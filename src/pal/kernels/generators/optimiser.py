@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pal.errors import ContractError
-from pal.kernels.generators.best_designs import BestDesigns, Objectives, heard
-from pal.kernels.generators.box import Box, shown
+from pal.kernels.generators.parts.best_designs import BestDesigns, Objectives, heard
+from pal.kernels.generators.parts.box import Box, shown
 from pal.records import Array, Feedback, Feedbacks, Sample
 from pal.roles import STOP, Context, Stop
 

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms, optimize
 
 from pal.errors import ContractError
-from pal.kernels.generators.searches import Orders, Searches
+from pal.kernels.generators.parts.searches import Orders, Searches
 from pal.records import Feedback, Sample
 from pal.roles import Context, Stop
 

@@ -11,7 +11,7 @@ from ase import Atoms
 from sella import Sella
 
 from pal.errors import ContractError
-from pal.kernels.generators.searches import Orders, Searches
+from pal.kernels.generators.parts.searches import Orders, Searches
 from pal.records import Feedback, Sample
 from pal.roles import Context, Stop
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from pal.errors import ContractError
-from pal.kernels.generators.box import Box, shown
+from pal.kernels.generators.parts.box import Box, shown
 from pal.records import Array, Feedback, Sample
 from pal.roles import STOP, Context, Stop
 

@@ -12,10 +12,10 @@ from ase import units
 
 from pal.errors import ContractError
 from pal.kernels.atoms import start_frames, to_sample
-from pal.kernels.generators import hopping
-from pal.kernels.generators.bounds import Bounds
-from pal.kernels.generators.caution import Caution
-from pal.kernels.generators.hopping import Moment
+from pal.kernels.generators.parts import hopping
+from pal.kernels.generators.parts.bounds import Bounds
+from pal.kernels.generators.parts.caution import Caution
+from pal.kernels.generators.parts.hopping import Moment
 from pal.kernels.generators.populations import FINISHED, record
 from pal.records import Array, Feedback, Sample
 from pal.roles import STOP, Context, Stop
@@ -43,8 +43,8 @@ class SurfaceHopping:
 
     Where the committee is not trusted, a trajectory goes on with patience, then goes back to its
     last trusted step, `returns` times at most; then, or without one, a new one begins (see
-    `pal.kernels.generators.caution.Caution`). When the models change during a trajectory, the
-    energy to be conserved changes with them. Each trajectory that ends leaves a line in
+    `pal.kernels.generators.parts.caution.Caution`). When the models change during a trajectory,
+    the energy to be conserved changes with them. Each trajectory that ends leaves a line in
     `trajectories.jsonl` in the walker's directory; `populations` in
     `pal.kernels.generators.populations` averages them over time.
 

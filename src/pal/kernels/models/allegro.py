@@ -12,12 +12,12 @@ from nequip.data import AtomicDataDict
 from torch import Tensor, nn
 
 from pal.errors import ContractError
-from pal.kernels.models.electrons import Electrons
-from pal.kernels.models.fitting import Recipe
-from pal.kernels.models.graphs import Graphs
-from pal.kernels.models.nequip_library import Entrance, Network, arguments, library, saved
-from pal.kernels.models.potential import Design, Potential
-from pal.kernels.models.sums import batchable
+from pal.kernels.models.parts.electrons import Electrons
+from pal.kernels.models.parts.fitting import Recipe
+from pal.kernels.models.parts.graphs import Graphs
+from pal.kernels.models.parts.nequip_library import Entrance, Network, arguments, library, saved
+from pal.kernels.models.parts.potential import Design, Potential
+from pal.kernels.models.parts.sums import batchable
 from pal.roles import Context
 
 LARGEST: Final = 800

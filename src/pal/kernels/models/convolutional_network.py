@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pal.errors import ContractError
-from pal.kernels.models.fitting import Recipe
-from pal.kernels.models.images import Design, ImageModel
+from pal.kernels.models.parts.fitting import Recipe
+from pal.kernels.models.parts.images import Design, ImageModel
 from pal.records import BARE
 from pal.roles import Context
 

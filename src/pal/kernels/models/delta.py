@@ -11,7 +11,7 @@ import numpy as np
 
 from pal.building import TRAINING_METHODS, Members, joined, nested
 from pal.errors import ContractError
-from pal.kernels.models.baselines import Baseline, Computed, Learned, restore, state_of
+from pal.kernels.models.parts.baselines import Baseline, Computed, Learned, restore, state_of
 from pal.records import (
     Array,
     Batch,

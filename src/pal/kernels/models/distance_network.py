@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 
 from pal.errors import ContractError
-from pal.kernels.models.checkpoints import read_weights
-from pal.kernels.models.lessons import States
-from pal.kernels.models.stack import Recipe, Stack
+from pal.kernels.models.parts.checkpoints import read_weights
+from pal.kernels.models.parts.lessons import States
+from pal.kernels.models.parts.stack import Recipe, Stack
 from pal.records import Array, Batch, Dataset, Metrics, Weights
 from pal.roles import Context
 

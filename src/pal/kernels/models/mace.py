@@ -10,8 +10,8 @@ import numpy as np
 from torch import nn
 
 from pal.errors import ContractError, KernelImportError
-from pal.kernels.models.fitting import Recipe
-from pal.kernels.models.mace_library import (
+from pal.kernels.models.parts.fitting import Recipe
+from pal.kernels.models.parts.mace_library import (
     INPUTS,
     Network,
     modules,
@@ -21,7 +21,7 @@ from pal.kernels.models.mace_library import (
     rebuilt,
     tensors_of,
 )
-from pal.kernels.models.potential import Design, Potential
+from pal.kernels.models.parts.potential import Design, Potential
 from pal.records import Array
 from pal.roles import Context
 

@@ -11,11 +11,11 @@ from nequip.model import NequIPGNNModel
 from torch import Tensor, nn
 
 from pal.errors import ContractError
-from pal.kernels.models.electrons import Electrons
-from pal.kernels.models.fitting import Recipe
-from pal.kernels.models.graphs import Graphs
-from pal.kernels.models.nequip_library import Entrance, Network, arguments, library, saved
-from pal.kernels.models.potential import Design, Potential
+from pal.kernels.models.parts.electrons import Electrons
+from pal.kernels.models.parts.fitting import Recipe
+from pal.kernels.models.parts.graphs import Graphs
+from pal.kernels.models.parts.nequip_library import Entrance, Network, arguments, library, saved
+from pal.kernels.models.parts.potential import Design, Potential
 from pal.roles import Context
 
 LARGEST: Final = 4000

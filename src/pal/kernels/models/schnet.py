@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pal.errors import ContractError
-from pal.kernels.models.electrons import Electrons
-from pal.kernels.models.fitting import Recipe
-from pal.kernels.models.graphs import Graphs, element_table
-from pal.kernels.models.potential import Design, Potential
+from pal.kernels.models.parts.electrons import Electrons
+from pal.kernels.models.parts.fitting import Recipe
+from pal.kernels.models.parts.graphs import Graphs, element_table
+from pal.kernels.models.parts.potential import Design, Potential
 from pal.roles import Context
 
 with warnings.catch_warnings():

@@ -16,8 +16,8 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
 from pal.errors import ContractError, KernelImportError
-from pal.kernels.models.checkpoints import read_weights
-from pal.kernels.models.layout import Layout, Scale
+from pal.kernels.models.parts.checkpoints import read_weights
+from pal.kernels.models.parts.layout import Layout, Scale
 from pal.records import BARE, Array, Batch, Dataset, LabelledSample, Metrics, Weights
 from pal.roles import Context
 

@@ -30,10 +30,10 @@ from ase.calculators.names import builtin
 
 from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import to_atoms
-from pal.kernels.oracles.ase_programs import PROGRAMS, Program, merged, with_electrons
-from pal.kernels.oracles.kept import Kept
-from pal.kernels.oracles.program import find_program, last_words, text_of, thread_environment
-from pal.kernels.oracles.sanity import sane
+from pal.kernels.oracles.parts.ase_programs import PROGRAMS, Program, merged, with_electrons
+from pal.kernels.oracles.parts.kept import Kept
+from pal.kernels.oracles.parts.program import find_program, last_words, text_of, thread_environment
+from pal.kernels.oracles.parts.sanity import sane
 from pal.records import Array, Label, Sample
 from pal.roles import Context
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from pal.errors import ContractError, LabelFailure, ShapeError
-from pal.kernels.oracles.command_inputs import facts, filled, write_sample
-from pal.kernels.oracles.command_results import OUTPUT, MissingResultError, Result
-from pal.kernels.oracles.kept import Kept
-from pal.kernels.oracles.program import find_program, last_words, run_program, text_of
-from pal.kernels.oracles.sanity import sane
+from pal.kernels.oracles.parts.command_inputs import facts, filled, write_sample
+from pal.kernels.oracles.parts.command_results import OUTPUT, MissingResultError, Result
+from pal.kernels.oracles.parts.kept import Kept
+from pal.kernels.oracles.parts.program import find_program, last_words, run_program, text_of
+from pal.kernels.oracles.parts.sanity import sane
 from pal.records import Array, Label, Sample, named, signature
 from pal.roles import Context
 

@@ -15,10 +15,10 @@ from pyscf import dft, gto, lib, scf, tdscf
 
 from pal.errors import LabelFailure
 from pal.kernels.atoms import to_atoms
-from pal.kernels.oracles.electrons import Composition, Recent, composition, isolated
-from pal.kernels.oracles.program import last_words
-from pal.kernels.oracles.pyscf_names import BasisSet, functional_name
-from pal.kernels.oracles.sanity import sane
+from pal.kernels.oracles.parts.electrons import Composition, Recent, composition, isolated
+from pal.kernels.oracles.parts.program import last_words
+from pal.kernels.oracles.parts.pyscf_names import BasisSet, functional_name
+from pal.kernels.oracles.parts.sanity import sane
 from pal.records import Array, Label, Sample
 from pal.roles import Context
 

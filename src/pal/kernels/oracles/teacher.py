@@ -12,7 +12,7 @@ import numpy as np
 
 from pal.building import nested
 from pal.errors import ContractError, KernelImportError
-from pal.kernels.oracles.sanity import sane
+from pal.kernels.oracles.parts.sanity import sane
 from pal.records import Array, Batch, Label, Sample, Weights, as_batch, named, unnamed
 from pal.roles import Context, Model
 

@@ -13,11 +13,11 @@ from ase.units import Bohr, Hartree
 
 from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import to_atoms
-from pal.kernels.oracles.electrons import Composition, composition, isolated
-from pal.kernels.oracles.kept import Kept
-from pal.kernels.oracles.program import find_program, last_words, run_program, text_of
-from pal.kernels.oracles.sanity import sane
-from pal.kernels.oracles.turbomole_files import (
+from pal.kernels.oracles.parts.electrons import Composition, composition, isolated
+from pal.kernels.oracles.parts.kept import Kept
+from pal.kernels.oracles.parts.program import find_program, last_words, run_program, text_of
+from pal.kernels.oracles.parts.sanity import sane
+from pal.kernels.oracles.parts.turbomole_files import (
     groups,
     has_group,
     read_energy,

@@ -15,8 +15,8 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import atomic
-from pal.kernels.oracles.electrons import Composition, Recent, composition
-from pal.kernels.oracles.sanity import sane
+from pal.kernels.oracles.parts.electrons import Composition, Recent, composition
+from pal.kernels.oracles.parts.sanity import sane
 from pal.records import Array, Arrays, Label, Sample
 from pal.roles import Context
 

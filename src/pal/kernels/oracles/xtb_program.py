@@ -12,11 +12,11 @@ from scipy.spatial.transform import Rotation
 
 from pal.errors import ContractError
 from pal.kernels.atoms import to_atoms
-from pal.kernels.oracles.electrons import Composition, composition, isolated
-from pal.kernels.oracles.kept import Kept
-from pal.kernels.oracles.program import find_program, run_program
-from pal.kernels.oracles.sanity import sane
-from pal.kernels.oracles.turbomole_files import read_gradient, write_coordinates
+from pal.kernels.oracles.parts.electrons import Composition, composition, isolated
+from pal.kernels.oracles.parts.kept import Kept
+from pal.kernels.oracles.parts.program import find_program, run_program
+from pal.kernels.oracles.parts.sanity import sane
+from pal.kernels.oracles.parts.turbomole_files import read_gradient, write_coordinates
 from pal.records import Array, Label, Sample
 from pal.roles import Context
 

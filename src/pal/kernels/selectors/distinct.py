@@ -8,7 +8,7 @@ import numpy as np
 
 from pal.errors import ContractError
 from pal.kernels.descriptors import Seen, check_space, fingerprints
-from pal.kernels.selectors.filters import everything, most_uncertain, narrowed, ranked
+from pal.kernels.selectors.parts.filters import everything, most_uncertain, narrowed, ranked
 from pal.records import Batch, Prediction, Ranking, Selection
 
 

@@ -10,7 +10,7 @@ from ase.geometry import get_distances
 from numpy.typing import NDArray
 
 from pal.errors import ContractError
-from pal.kernels.selectors.filters import everything, narrowed, ranked
+from pal.kernels.selectors.parts.filters import everything, narrowed, ranked
 from pal.records import Array, Batch, Prediction, Ranking, Sample, Selection, named
 
 

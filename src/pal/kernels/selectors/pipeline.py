@@ -9,7 +9,7 @@ import numpy as np
 
 from pal.building import nested
 from pal.errors import ContractError
-from pal.kernels.selectors.filters import Filter, narrowed
+from pal.kernels.selectors.parts.filters import Filter, narrowed
 from pal.records import Batch, Prediction, Ranking, Selection
 from pal.roles import Context, LearningSelector, Selector
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pal.errors import ContractError
-from pal.kernels.selectors.filters import everything, most_uncertain, narrowed, ranked
+from pal.kernels.selectors.parts.filters import everything, most_uncertain, narrowed, ranked
 from pal.records import Batch, Prediction, Ranking, Selection
 
 

@@ -19,12 +19,12 @@ from pal.errors import ContractError, PalError
 from pal.kernels.atoms import starts, to_atoms
 from pal.kernels.calculator import CommitteeCalculator
 from pal.kernels.direct import Ask
-from pal.kernels.generators.bounds import Bounds
-from pal.kernels.generators.caution import Caution
 from pal.kernels.generators.displacement import bounded
-from pal.kernels.generators.guard import Guard, Lost
-from pal.kernels.generators.journal import Journal
-from pal.kernels.generators.numbered import rng_of
+from pal.kernels.generators.parts.bounds import Bounds
+from pal.kernels.generators.parts.caution import Caution
+from pal.kernels.generators.parts.guard import Guard, Lost
+from pal.kernels.generators.parts.journal import Journal
+from pal.kernels.generators.parts.numbered import rng_of
 from pal.records import Array, Feedback, Sample
 from pal.roles import Context, Stop
 

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from pal.errors import ContractError
-from pal.kernels.generators.bounds import Images
+from pal.kernels.generators.parts.bounds import Images
 from pal.records import Array
 
 

@@ -11,11 +11,11 @@ from ase.calculators.calculator import Calculator
 
 from pal.kernels.calculator import CommitteeCalculator
 from pal.kernels.direct import Ask
-from pal.kernels.generators.bounds import Bounds
-from pal.kernels.generators.caution import Caution
-from pal.kernels.generators.guard import Guard, Lost
-from pal.kernels.generators.integrators import Integrator, inner_state, set_inner_state
-from pal.kernels.generators.journal import Journal
+from pal.kernels.generators.parts.bounds import Bounds
+from pal.kernels.generators.parts.caution import Caution
+from pal.kernels.generators.parts.guard import Guard, Lost
+from pal.kernels.generators.parts.integrators import Integrator, inner_state, set_inner_state
+from pal.kernels.generators.parts.journal import Journal
 from pal.records import Array, Feedback, Sample
 from pal.roles import Stop
 

@@ -13,7 +13,7 @@ import numpy as np
 from ase.units import Bohr
 
 from pal.errors import LabelFailure
-from pal.kernels.oracles.program import last_words, text_of
+from pal.kernels.oracles.parts.program import last_words, text_of
 from pal.records import Array
 
 

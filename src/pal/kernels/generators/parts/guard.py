@@ -7,8 +7,8 @@ from typing import Any
 
 from pal.kernels.calculator import mean_forces
 from pal.kernels.direct import Ask
-from pal.kernels.generators.bounds import Bounds
-from pal.kernels.generators.caution import Caution
+from pal.kernels.generators.parts.bounds import Bounds
+from pal.kernels.generators.parts.caution import Caution
 from pal.records import Array, Feedback, Sample
 
 

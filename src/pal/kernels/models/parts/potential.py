@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from pal.building import Members
 from pal.errors import ContractError, ShapeError
-from pal.kernels.models.checkpoints import read_weights
-from pal.kernels.models.fitting import Fit, Recipe, built
-from pal.kernels.models.graphs import Graphs, collate, element_table, require_atoms
-from pal.kernels.models.references import NAMES, References
-from pal.kernels.models.stacking import Stacked, stacked
+from pal.kernels.models.parts.checkpoints import read_weights
+from pal.kernels.models.parts.fitting import Fit, Recipe, built
+from pal.kernels.models.parts.graphs import Graphs, collate, element_table, require_atoms
+from pal.kernels.models.parts.references import NAMES, References
+from pal.kernels.models.parts.stacking import Stacked, stacked
 from pal.records import Array, Batch, Dataset, LabelledSample, Metrics, Sample, Weights, named
 from pal.roles import Context
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from pal.kernels.models.graphs import Graphs
+from pal.kernels.models.parts.graphs import Graphs
 
 
 class Stacked(Protocol):

@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pal.kernels.models.graphs import Graphs
+from pal.kernels.models.parts.graphs import Graphs
 
 
 class Electrons(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from pal.errors import ContractError, ShapeError
-from pal.kernels.oracles.program import text_of
+from pal.kernels.oracles.parts.program import text_of
 from pal.records import Array
 
 # CODATA 2014, as in ASE, so that all oracles agree.

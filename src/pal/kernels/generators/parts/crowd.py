@@ -163,15 +163,15 @@ class Crowd:
                 )
         return np.concatenate(parts)
 
-    # -- the rules of `pal.kernels.generators.caution.Caution`, for many
+    # -- the rules of `pal.kernels.generators.parts.caution.Caution`, for many
 
     def _judge(
         self, rows: NDArray[np.intp], atoms: Any, forces: Array, trusted: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Note who may be trusted here, and return who has to go back: bool (rows,).
 
-        As in `pal.kernels.generators.guard.Guard`, an answer for the very geometry that a walker
-        goes on from is not judged.
+        As in `pal.kernels.generators.parts.guard.Guard`, an answer for the very geometry that a
+        walker goes on from is not judged.
         """
         counts, heeded = self._counts[rows], ~self._fresh[rows]
         starts = 3 * (np.cumsum(counts) - counts)

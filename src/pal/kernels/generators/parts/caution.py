@@ -40,7 +40,7 @@ class Caution(Generic[Place]):
         """Judge the step that led `here`; return the place to go back to, or None to go on.
 
         `forces`: any shape, eV/Å; NaN counts as too large. `sound`: whether the geometry itself
-        is physical, see `pal.kernels.generators.bounds`; one that is not is left at once, too.
+        is physical, see `pal.kernels.generators.parts.bounds`; one that is not is left at once.
         """
         if not (sound and np.abs(forces).max(initial=0.0) <= self._max_force):
             return self._go_back()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pal.errors import ContractError, NotFiniteError, ShapeError
-from pal.kernels.models.lessons import (
+from pal.kernels.models.parts.lessons import (
     Lessons,
     Plateau,
     States,
@@ -21,7 +21,7 @@ from pal.kernels.models.lessons import (
     other_atoms,
     positions_of,
 )
-from pal.kernels.models.networks import Adam, Layers, Pairs
+from pal.kernels.models.parts.networks import Adam, Layers, Pairs
 from pal.records import Array, Batch, Dataset, Metrics, Weights
 
 SCALES: Final = ("mean", "spread", "shift", "unit", "fitted")

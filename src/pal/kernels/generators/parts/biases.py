@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 
-from pal.kernels.generators.coordinates import Coordinate
+from pal.kernels.generators.parts.coordinates import Coordinate
 from pal.records import Array
 
 

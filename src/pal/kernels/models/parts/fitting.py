@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pal.errors import ContractError, NotFiniteError, ShapeError
-from pal.kernels.models.lessons import Plateau
+from pal.kernels.models.parts.lessons import Plateau
 from pal.records import Array, Dataset, LabelledSample, Metrics, Weights
 
 PRECISIONS: Final = {"float32": torch.float32, "float64": torch.float64}

@@ -15,9 +15,9 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from pal.building import Members
 from pal.errors import ContractError, ShapeError
-from pal.kernels.models.checkpoints import read_weights
-from pal.kernels.models.fitting import Fit, Recipe, built
-from pal.kernels.models.layout import Layout, Scale
+from pal.kernels.models.parts.checkpoints import read_weights
+from pal.kernels.models.parts.fitting import Fit, Recipe, built
+from pal.kernels.models.parts.layout import Layout, Scale
 from pal.records import BARE, Array, Batch, Dataset, LabelledSample, Metrics, Weights, named
 from pal.roles import Context
 

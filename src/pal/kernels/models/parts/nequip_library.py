@@ -20,11 +20,11 @@ from nequip.utils.global_state import set_global_state
 from torch import Tensor, nn
 
 from pal.errors import KernelImportError
-from pal.kernels.models.electrons import Electrons
-from pal.kernels.models.fitting import arrays_of, built
-from pal.kernels.models.graphs import Graphs, element_table
-from pal.kernels.models.references import References
-from pal.kernels.models.sums import batchable
+from pal.kernels.models.parts.electrons import Electrons
+from pal.kernels.models.parts.fitting import arrays_of, built
+from pal.kernels.models.parts.graphs import Graphs, element_table
+from pal.kernels.models.parts.references import References
+from pal.kernels.models.parts.sums import batchable
 from pal.records import Weights
 
 batchable((_tp_scatter_base, "scatter"))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pal.errors import KernelImportError
-from pal.kernels.models.graphs import LARGEST, Graphs
-from pal.kernels.models.sums import batchable
+from pal.kernels.models.parts.graphs import LARGEST, Graphs
+from pal.kernels.models.parts.sums import batchable
 
 GUARD: Final = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 

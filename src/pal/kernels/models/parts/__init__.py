@@ -1,0 +1,1 @@
+"""What several models are made of, or one that would be too long."""

@@ -1,0 +1,1 @@
+"""What several oracles are made of, or one that would be too long."""

@@ -1,0 +1,1 @@
+"""What several selectors are made of."""
