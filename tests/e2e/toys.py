@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pal import STOP, Batch, Context, LabelFailure, Prediction, Ranking, Selection
+from pal.errors import ContractError
 from pal.records import Array, Dataset, Feedback, Feedbacks, Label, Metrics, Sample, Weights
 
 
@@ -474,6 +475,22 @@ def grid(count: int = 6) -> Iterator[Array]:
     """Yield initial samples."""
     for index in range(count):
         yield np.array([index / count, -index / count])
+
+
+def late_grid(count: int = 6) -> Iterator[Array]:
+    """Yield initial samples, but not before the other workers were built."""
+    time.sleep(20)
+    yield from grid(count)
+
+
+class Unbuildable:
+    """An oracle that knows from its options that it cannot work."""
+
+    def __init__(self) -> None:
+        raise ContractError("expected better options")
+
+    def label(self, sample: Array) -> Array:
+        return truth(sample)
 
 
 def fragile_grid(flag: str, count: int = 6) -> Iterator[Array]:

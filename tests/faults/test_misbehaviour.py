@@ -292,3 +292,14 @@ def test_a_full_disk_ends_the_campaign_and_leaves_nobody(small_disk: Path) -> No
     assert not processes_of(small_disk)
     with Ledger.open_readonly(small_disk / "run") as ledger:
         ledger.check()
+
+
+def test_an_oracle_that_cannot_be_built_ends_the_campaign_at_once(folder: Path) -> None:
+    done = attempt(
+        folder, oracle={"kernel": "toys:Unbuildable"}, initial={"kernel": "toys:late_grid"}
+    )
+    assert isinstance(done.error, KernelError)
+    assert "oracle-0 cannot start: " in str(done.error)
+    assert "expected better options" in str(done.error)
+    assert len(done.failures) == 1
+    assert done.seconds < 15  # the initial samples, which nobody could label, take longer

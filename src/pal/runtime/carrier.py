@@ -163,6 +163,12 @@ class Carrier:
         self._agent.send(exchange, msg.SetExploring(self._exploring))
 
     def kill_working(self) -> None:
-        """Kill oracles that still work: their time is up, and their samples are queued again."""
+        """Kill oracles that still work: their time is up, and their samples are queued again.
+
+        The sampler, too, which listens to nobody; it begins anew.
+        """
+        sampler = self._agent.workers.get(("sampler", 0))
+        if sampler is not None and sampler.alive:
+            self._agent.kill(sampler, "ended", "the campaign ended before its initial samples")
         for oracle in self._working:
             self._agent.kill(self.worker("oracle", oracle), "ended", "its label took too long")

@@ -236,6 +236,10 @@ class Session:
         worker = news.worker
         if worker.job.role == "sampler":
             self._hear_sampler(news)
+        elif isinstance(news, Died) and _cannot_start(news):
+            self._report(news.failure)
+            error = KernelError(f"{worker.job.name} cannot start: {news.failure.message}")
+            self._end(Outcome(str(error), True, error))
         elif self._manager is None:
             self._held.append(news)
         elif isinstance(news, Said):
@@ -338,9 +342,6 @@ class Session:
         self._report(failure)
         if news.given_up:
             self._given_up(worker, failure)
-        elif failure.kind in ("KernelImportError", "ContractError") and not worker.was_ready:
-            error = KernelError(f"{worker.job.name} cannot start: {failure.message}")
-            self._end(Outcome(str(error), True, error))
 
     def _given_up(self, worker: Worker, failure: Failure) -> None:
         """End the campaign unless others of the same role can go on without this worker."""
@@ -432,3 +433,9 @@ class Session:
 def _mean_loss(message: msg.Epoch) -> float:
     losses = [float(metrics.get("loss", float("nan"))) for metrics in message.metrics]
     return sum(losses) / len(losses)
+
+
+def _cannot_start(news: Died) -> bool:
+    """Whether the kernel itself says that no restart would help."""
+    wrong = news.failure.kind in ("KernelImportError", "ContractError")
+    return wrong and not news.worker.was_ready
