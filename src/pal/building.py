@@ -65,11 +65,11 @@ class KernelSpec:
         Raises:
             KernelImportError: it cannot be imported; says where and why.
         """
-        for path in self.paths:
+        for path in reversed(self.paths):
             if path not in sys.path:
                 sys.path.insert(0, path)
         if self.pickled:
-            return pickle.loads(self.pickled)
+            return self._unpickled()
         target = self.target if ":" in self.target else registered(self.role, self.target)
         module, _, name = target.partition(":")
         try:
@@ -84,6 +84,16 @@ class KernelSpec:
                 foreseen=False,
             ) from error
         return value
+
+    def _unpickled(self) -> Any:
+        try:
+            return pickle.loads(self.pickled)
+        except Exception as error:
+            raise KernelImportError(
+                f"{self.role} {self.target} cannot be made in this process: "
+                f"{type(error).__name__}: {error}; put it, and what it needs, into a module that "
+                f"can be imported from {', '.join(self.paths) or 'the installed packages'}"
+            ) from error
 
     def build(self, context: Context) -> Any:
         """Return a kernel ready for its role.

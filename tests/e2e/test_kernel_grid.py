@@ -53,7 +53,12 @@ def combinations() -> list[tuple[Any, ...]]:
 def go(folder: Path, labels: int = LABELS, **kernels: Any) -> dict[str, Any]:
     """Run a campaign from a settings file; return a label it made."""
     path = grid.write(folder, grid.settings(folder, labels, **kernels))
-    failures = [item for item in Campaign.from_file(path) if isinstance(item, Failure)]
+    failures = [
+        item
+        for item in Campaign.from_file(path)
+        # An oracle may well refuse what walkers find on an untrained potential.
+        if isinstance(item, Failure) and item.kind != "LabelFailure"
+    ]
     assert [str(failure) for failure in failures] == []
     check_ledger(folder / "run")
     made = labels_in(folder / "run")

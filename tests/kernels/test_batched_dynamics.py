@@ -1,8 +1,6 @@
 """Trajectories in one set of arrays: the physics of each, and company that changes no bit."""
 
-import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -352,10 +350,8 @@ def teach(sample):
 
 
 @pytest.mark.parametrize("place", [{"placement": "committee"}, {"hosts": 2}])
-def test_explores_in_a_campaign(tmp_path, start, place, monkeypatch):
+def test_explores_in_a_campaign(tmp_path, start, place):
     """As an ensemble in the committee's process, and in hosts."""
-    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
     summary = pal.Campaign(
         generator={
             "kernel": "batched_dynamics",

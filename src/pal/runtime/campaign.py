@@ -165,8 +165,8 @@ def _section(kernel: Any) -> Any:
 
 
 def _import_paths() -> tuple[str, ...]:
-    """Where this program's own modules come from, so that workers find them too."""
-    return tuple(path or str(Path.cwd()) for path in sys.path[:1])
+    """Where this program's modules come from, so that workers find them too."""
+    return tuple(path or str(Path.cwd()) for path in sys.path)
 
 
 def drop_empty(work: Path) -> None:
