@@ -225,3 +225,11 @@ def test_a_model_without_training_needs_no_methods_for_it() -> None:
     build_committee(spec, contexts(0), training=False)
     with pytest.raises(ContractError, match=r"no method train, get_weights, set_weights"):
         build_committee(spec, contexts(0), training=True)
+
+
+def test_a_kernel_whose_module_is_not_there_in_the_worker_is_named() -> None:
+    pickled = b"cno_such_module\nThing\n."
+    spec = KernelSpec("model", "Thing", pickled, {}, ("/some/folder",))
+    message = r"model Thing cannot be made in this process: ModuleNotFoundError.*/some/folder"
+    with pytest.raises(KernelImportError, match=message):
+        spec.build(CONTEXT)
