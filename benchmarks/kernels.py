@@ -1,6 +1,6 @@
 """The kernel library against the libraries it joins: one table after the other, in Markdown.
 
-    python benchmarks/kernels.py                    # all: a quarter of an hour
+    python benchmarks/kernels.py                    # all: half an hour
     python benchmarks/kernels.py models dynamics    # some: models, surrogates, oracles, dynamics
 
 MACE is measured with the environment that `make test` makes for it, if that is there.

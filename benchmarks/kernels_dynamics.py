@@ -1,6 +1,6 @@
 """Molecular dynamics of 256 walkers as arrays, against as many objects with ASE's integrators.
 
-    python benchmarks/kernels_dynamics.py     # about 6 minutes
+    python benchmarks/kernels_dynamics.py     # about 20 minutes
 
 The same committee of four, thermostat, time step and rules; no labels, no training. Prints
 Markdown, for benchmarks/README.md. Times are medians over repeats, ratios are taken within one.
