@@ -14,7 +14,7 @@ from typing import Any
 
 import cloudpickle
 
-from pal.errors import ContractError, KernelImportError, PalError
+from pal.errors import ContractError, KernelImportError, PalError, nearest
 from pal.records import Batch, Dataset, Metrics, Weights
 from pal.roles import Committee, Context, Ensemble, Generator, Model
 
@@ -160,12 +160,6 @@ def check_names(
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return advice for a name that is not known."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known) or 'none'}"
-
-
 def nested(role: str, table: Any, context: Context, place: str) -> Any:
     """Build a kernel that is an option of another: a name, or a table like a settings' section.
 
@@ -176,19 +170,14 @@ def nested(role: str, table: Any, context: Context, place: str) -> Any:
         ContractError: the table has other keys; the kernel lacks a method of its role.
         KernelImportError: it cannot be imported or built.
     """
-    return nested_spec(role, table, place).build(context)
-
-
-def nested_spec(role: str, table: Any, place: str) -> KernelSpec:
-    """Return the spec that `nested` builds."""
     if not isinstance(table, Mapping):
-        return KernelSpec.of(role, table, {})
+        return KernelSpec.of(role, table, {}).build(context)
     if "kernel" not in table or not table.keys() <= {"kernel", "options"}:
         raise ContractError(
             f"{place}: expected a kernel's name or {{ kernel = ..., options = {{...}} }}; "
             f"got the keys {sorted(table)}"
         )
-    return KernelSpec.of(role, table["kernel"], table.get("options", {}))
+    return KernelSpec.of(role, table["kernel"], table.get("options", {})).build(context)
 
 
 def registered(role: str, name: str) -> str:

@@ -24,8 +24,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pal.building import METHODS, nearest, registered
-from pal.errors import KernelImportError, SettingsError
+from pal.building import METHODS, registered
+from pal.errors import KernelImportError, SettingsError, nearest
 
 _SECTION = re.compile(r"^(Options|Example|Raises|Returns|Yields):$")
 _REQUIRED = "needed"

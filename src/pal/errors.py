@@ -5,6 +5,8 @@ Every message names the place, what was expected, what came, and the fix.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -126,3 +128,9 @@ class Failure:
             where += f", sample {self.sample}"
         text = f"{where}: {self.kind}: {self.message}"
         return f"{text}\n{self.traceback.rstrip()}" if self.traceback else text
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return advice for a name that is not known."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known) or 'none'}"

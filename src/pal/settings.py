@@ -6,7 +6,6 @@ Unknown keys are refused with the nearest known name. Durations are seconds, or 
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -24,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from pal.errors import SettingsError
+from pal.errors import SettingsError, nearest
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -324,9 +323,7 @@ def _explain(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     name = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known = _known_names(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        hint = nearest(location[-1], _known_names(location[:-1]))
         return f"{name}: unknown setting; {hint}"
     if problem["type"] == "missing":
         return f"{name}: missing"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pal.errors import ContractError
-from pal.kernels.selectors.deviation import Deviation
+from pal.kernels.selectors.deviation import Deviation, between
 from pal.records import Array, Batch, Prediction, Ranking, Selection
 
 
@@ -72,9 +72,7 @@ class Adaptive:
         """Choose what exceeds the threshold that the samples before, and these, have set."""
         uncertainty = self._deviation.uncertainty(prediction)
         self._note(uncertainty)
-        trusted = uncertainty <= self.threshold
-        candidates = np.flatnonzero(~trusted & (uncertainty < self._upper))
-        return Selection(candidates, uncertainty, trusted)
+        return between(uncertainty, self.threshold, self._upper)
 
     def rank(self, queue: Batch, prediction: Prediction) -> Ranking:
         """Put the most uncertain first; drop what has fallen below the lowest threshold."""

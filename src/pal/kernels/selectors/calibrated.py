@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pal.errors import ContractError
-from pal.kernels.selectors.deviation import Deviation, model_deviation
+from pal.kernels.selectors.deviation import Deviation, between, model_deviation, ranked_above
 from pal.records import Array, Batch, Prediction, Ranking, Selection, named
 
 
@@ -78,16 +78,11 @@ class Calibrated:
 
     def select(self, samples: Batch, prediction: Prediction) -> Selection:
         """Choose what is more uncertain than the threshold."""
-        uncertainty = self.uncertainty(prediction)
-        trusted = uncertainty <= self._threshold
-        candidates = np.flatnonzero(~trusted & (uncertainty < self._upper))
-        return Selection(candidates, uncertainty, trusted)
+        return between(self.uncertainty(prediction), self._threshold, self._upper)
 
     def rank(self, queue: Batch, prediction: Prediction) -> Ranking:
         """Put the most uncertain first, and drop what the models have learnt meanwhile."""
-        uncertainty = self.uncertainty(prediction)
-        order = np.argsort(-uncertainty, kind="stable")
-        return Ranking(order[uncertainty[order] > self._threshold], uncertainty)
+        return ranked_above(self.uncertainty(prediction), self._threshold)
 
     def uncertainty(self, prediction: Prediction) -> NDArray[np.float64]:
         """Return the calibrated uncertainty (n,), in the field's unit."""

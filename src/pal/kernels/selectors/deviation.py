@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,17 +67,15 @@ class Deviation:
     def select(self, samples: Batch, prediction: Prediction) -> Selection:
         """Take the most uncertain samples between the thresholds."""
         uncertainty = self.uncertainty(prediction)
-        trusted = uncertainty <= self._threshold
-        chosen: NDArray[np.intp] = np.flatnonzero(~trusted & (uncertainty < self._upper))
-        if self._every:
-            chosen = self._earn(chosen, uncertainty)
-        return Selection(candidates=chosen, uncertainty=uncertainty, trusted=trusted)
+        selection = between(uncertainty, self._threshold, self._upper)
+        if not self._every:
+            return selection
+        chosen = self._earn(np.asarray(selection.candidates), uncertainty)
+        return replace(selection, candidates=chosen)
 
     def rank(self, queue: Batch, prediction: Prediction) -> Ranking:
         """Put the most uncertain first, and drop what the models have learnt meanwhile."""
-        uncertainty = self.uncertainty(prediction)
-        order = np.argsort(-uncertainty, kind="stable")
-        return Ranking(order=order[uncertainty[order] > self._threshold], uncertainty=uncertainty)
+        return ranked_above(self.uncertainty(prediction), self._threshold)
 
     def _earn(
         self, chosen: NDArray[np.intp], uncertainty: NDArray[np.float64]
@@ -115,6 +115,18 @@ class Deviation:
                 "set the selector's option `field` to one of these"
             )
         return column
+
+
+def between(uncertainty: Array, threshold: float, upper: float) -> Selection:
+    """Choose uncertainties (n,) between two thresholds, and trust those up to the lower one."""
+    trusted = uncertainty <= threshold
+    return Selection(np.flatnonzero(~trusted & (uncertainty < upper)), uncertainty, trusted)
+
+
+def ranked_above(uncertainty: Array, threshold: float) -> Ranking:
+    """Put the most uncertain (n,) first, and drop what a threshold trusts."""
+    order = np.argsort(-uncertainty, kind="stable")
+    return Ranking(order[uncertainty[order] > threshold], uncertainty)
 
 
 def model_deviation(deviation: Array) -> NDArray[np.float64]:
