@@ -95,6 +95,10 @@ class ChannelClosedError(TransportError):
     """The other end of a channel is gone."""
 
 
+class ClusterError(TransportError):
+    """The agents of a campaign do not fit together, or cannot reach each other."""
+
+
 class SlotTooSmallError(TransportError):
     """A sample or its feedback does not fit the shared-memory slot of its walker."""
 

@@ -50,6 +50,7 @@ def _bytes(value: Any) -> Any:
 Seconds: TypeAlias = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
 Bytes: TypeAlias = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=0)]
+Devices: TypeAlias = str | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -85,6 +86,11 @@ class ModelSettings(Kernel):
         default=1, description="processes that predict; 1: the exchange holds the whole committee"
     )
     trainers: PositiveInt = Field(default=1, description="processes that train")
+    replicas: PositiveInt | None = Field(
+        default=None,
+        description="nodes that hold the committee, each a shard with walkers of its own; "
+        "none: every node that can",
+    )
     train: bool = Field(default=True, description="False: pure simulation with given weights")
     weights: Path | None = Field(
         default=None, description="folder with member-<k>.npz to start from"
@@ -95,8 +101,12 @@ class ModelSettings(Kernel):
     reinitialise_every: Count = Field(
         default=0, description="rounds of training after which weights start anew; 0: never"
     )
-    device: str = Field(default="cpu", description="device of the predictors")
-    train_device: str = Field(default="cpu", description="device of the trainers")
+    device: Devices = Field(
+        default="cpu",
+        description="of the predictors: 'cpu', 'cuda' (any of the node's), 'cuda:0,1' (in turn), "
+        "or a list, one for each predictor",
+    )
+    train_device: Devices = Field(default="cpu", description="of the trainers, as `device`")
 
 
 class OracleSettings(Kernel):
@@ -195,6 +205,26 @@ class RestartSettings(_Section):
 
     budget: Count = Field(default=10, description="restarts of one worker within an hour")
     delay: Seconds = Field(default=0.1, description="first pause; doubled each time, up to 30 s")
+    silence: Annotated[Seconds, Field(ge=2)] = Field(
+        default=30.0, description="an agent that says nothing for so long counts as lost"
+    )
+
+
+class PlacementSettings(_Section):
+    """Which node has how many of what, by hand: one number for each node, the head node first.
+
+    Without numbers they are placed by the nodes' cores and devices.
+    """
+
+    prediction: tuple[Count, ...] | None = Field(
+        default=None,
+        description="predictor processes on each node, e.g. [1, 0]; 0: no committee there",
+    )
+    generator: tuple[Count, ...] | None = Field(
+        default=None, description="walkers on each node; those without a committee use another's"
+    )
+    oracle: tuple[Count, ...] | None = Field(default=None, description="oracles on each node")
+    training: tuple[Count, ...] | None = Field(default=None, description="trainers on each node")
 
 
 class EvaluationSettings(_Section):
@@ -228,6 +258,7 @@ class Settings(_Section):
     initial: InitialSettings = Field(default_factory=InitialSettings)
     stop: StopSettings = Field(default_factory=StopSettings)
     restart: RestartSettings = Field(default_factory=RestartSettings)
+    placement: PlacementSettings = Field(default_factory=PlacementSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
     @model_validator(mode="after")

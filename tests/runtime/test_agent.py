@@ -21,7 +21,6 @@ from pal.runtime.agent import Agent, Died, Left, News, Said, Worker
 from pal.runtime.messages import LabelDone, LabelTask, Ready
 from pal.runtime.nursery import Birth, Kill, send_request
 from pal.runtime.orders import Job
-from pal.runtime.roads import Roads
 
 pytestmark = pytest.mark.usefixtures("left_clean")
 
@@ -36,11 +35,12 @@ class House:
             for index in range(count)
         ]
         self.folder = folder
-        self.roads = Roads(jobs, 1 << 12)
-        self.agent = Agent(self.roads, budget, delay=0.001)
+        self.agent = Agent(budget, delay=0.001)
         self.agent.open()
         self.news: list[News] = []
-        self.workers = [self.agent.start(job) for job in jobs]
+        for job in jobs:
+            self.agent.start([job])
+        self.workers = list(self.agent.workers.values())
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         def look() -> Any:
@@ -51,7 +51,7 @@ class House:
 
     def said(self, kind: type) -> list[tuple[Worker, Any]]:
         return [
-            (news.worker, news.message)
+            (self.agent.workers[news.key], news.message)
             for news in self.news
             if isinstance(news, Said) and isinstance(news.message, kind)
         ]
@@ -69,9 +69,7 @@ class House:
         self.agent.send(worker, LabelTask(task, np.array([2.0, 3.0]), 1))
 
     def close(self, patience: float = 10.0) -> list[News]:
-        found = self.agent.close(patience)
-        self.roads.close()
-        return found
+        return self.agent.close(patience)
 
 
 @pytest.fixture
@@ -119,7 +117,7 @@ def test_a_killed_worker_comes_back_and_works(house: Callable[..., House]) -> No
     kill(first.pid)
     home.ready(3)
     (died,) = home.deaths()
-    assert died.worker is first
+    assert died.key == first.job.key
     assert died.failure.kind == "crash"
     assert "SIGKILL" in died.failure.message
     assert not died.given_up
@@ -208,7 +206,7 @@ def test_a_worker_that_cannot_start_says_why(house: Callable[..., House]) -> Non
     (died,) = home.deaths()
     assert died.failure.kind == "KernelImportError"
     assert "NoSuchOracle" in died.failure.message
-    assert not died.worker.was_ready
+    assert not died.was_ready
 
 
 def test_a_new_nursery_bears_all_workers_again(house: Callable[..., House]) -> None:

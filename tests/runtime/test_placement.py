@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pal.exchange.batching import All, Ready
-from pal.runtime import placement
+from pal.runtime import machines
 from pal.runtime.orders import Job
 from pal.runtime.placement import Placement, place, spread
 from pal.settings import parse
@@ -98,15 +98,15 @@ def test_batching_by_the_settings() -> None:
 def test_cores_of_their_own_only_where_there_are_enough_for_all(
     monkeypatch: pytest.MonkeyPatch, cores: int, pinned: bool
 ) -> None:
-    monkeypatch.setattr(placement, "available_cores", lambda: list(range(10, 10 + cores)))
+    monkeypatch.setattr(machines, "available_cores", lambda: list(range(10, 10 + cores)))
     found = plan()
     taken = [core for job in found.jobs for core in job.cores]
     assert taken == (list(range(10, 14)) if pinned else [])
-    assert found.cores == cores
+    assert [len(machine.cores) for machine in found.machines] == [cores]
 
 
 def test_threads_are_counted_in_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "available_cores", lambda: list(range(7)))
+    monkeypatch.setattr(machines, "available_cores", lambda: list(range(7)))
     found = plan(oracle={"threads": 3}, model={"threads": 1})
     assert found.of("oracle")[0].cores == (3, 4, 5)
     assert not plan(oracle={"threads": 5}).of("oracle")[0].cores

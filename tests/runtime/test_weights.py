@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pal.errors import LedgerError
+from pal.runtime.cluster import Station
 from pal.runtime.orders import Job
 from pal.runtime.releases import Releases
 from pal.runtime.weights import facts, fetch, store, stored
@@ -56,79 +57,99 @@ def test_damaged_or_missing_weights_are_named(tmp_path: Path) -> None:
 # Releases --------------------------------------------------------------------------------------
 
 
-class Channel:
-    backlog = 0
-
-
-class Worker:
-    def __init__(self, role: Any, members: tuple[int, ...]) -> None:
-        self.job = Job(role, 0, {}, Path(), 0, members=members)
-        self.channel: Any = Channel()
-
-
-class Agent:
+class Cluster:
     """Keeps what is sent."""
 
-    def __init__(self, *workers: Worker) -> None:
-        self.workers = dict(enumerate(workers))
-        self.sent: list[tuple[Worker, Any]] = []
+    def __init__(self, *stations: Station) -> None:
+        self.stations = stations
+        self.sent: list[tuple[Station, Any]] = []
 
-    def send(self, worker: Worker, message: Any) -> None:
-        self.sent.append((worker, message))
+    def of(self, role: str) -> list[Station]:
+        return [station for station in self.stations if station.job.role == role]
+
+    def spread(self, stations: list[Station], message: Any) -> None:
+        self.sent += [(station, message) for station in stations]
 
 
-def releases(tmp_path: Path, *workers: Worker) -> tuple[Any, Agent]:
-    agent = Agent(*workers)
-    return Releases(agent, tmp_path, 2), agent  # type: ignore[arg-type]
+def station(role: Any, members: tuple[int, ...], index: int = 0) -> Station:
+    return Station(Job(role, index, {}, Path(), 0, members=members), node=0, ready=True)
+
+
+def releases(tmp_path: Path, *stations: Station) -> tuple[Any, Cluster]:
+    cluster = Cluster(*stations)
+    return Releases(cluster, tmp_path, 2), cluster  # type: ignore[arg-type]
 
 
 def test_each_predictor_gets_its_own_members(tmp_path: Path) -> None:
-    one, two = Worker("predictor", (0,)), Worker("predictor", (1,))
-    found, agent = releases(tmp_path, Worker("exchange", ()), one, two)
+    one, two = station("predictor", (0,)), station("predictor", (1,), 1)
+    found, cluster = releases(tmp_path, station("exchange", ()), one, two)
     found.release({0: {"w": 1}}, 5)
+    found.installed(one, 1)
     found.release({0: {"w": 2}, 1: {"w": 3}}, 7)
-    assert [(w, m.members, m.version) for w, m in agent.sent] == [
+    assert [(s, m.members, m.version) for s, m in cluster.sent] == [
         (one, {0: {"w": 1}}, 1),
         (one, {0: {"w": 2}}, 2),
         (two, {1: {"w": 3}}, 2),
     ]
 
 
+def test_committees_on_several_nodes_get_one_message_together(tmp_path: Path) -> None:
+    shards = [station("exchange", (0, 1), index) for index in range(3)]
+    found, cluster = releases(tmp_path, *shards)
+    found.release({0: {"w": 1}, 1: {"w": 2}}, 5)
+    assert [s for s, _ in cluster.sent] == shards
+    assert len({id(message) for _, message in cluster.sent}) == 1
+
+
 def test_a_slow_predictor_gets_only_the_newest(tmp_path: Path) -> None:
     """What waits for it never grows beyond one committee."""
-    slow = Worker("exchange", (0, 1))
-    found, agent = releases(tmp_path, slow)
-    slow.channel.backlog = 1000
+    slow = station("exchange", (0, 1))
+    found, cluster = releases(tmp_path, slow)
     for value in range(50):
         found.release({value % 2: {"w": value}}, value)
-    assert not agent.sent
-    found.catch_up()
-    assert not agent.sent
-    slow.channel.backlog = 0
-    found.catch_up()
-    ((_, message),) = agent.sent
+    assert [message.version for _, message in cluster.sent] == [1]
+    found.installed(slow, 1)
+    _, (_, message) = cluster.sent
     assert message.members == {0: {"w": 48}, 1: {"w": 49}}
     assert message.version == 50
-    found.catch_up()
-    assert len(agent.sent) == 1
+    found.installed(slow, 50)
+    assert len(cluster.sent) == 2
 
 
 def test_a_predictor_that_starts_again_gets_all(tmp_path: Path) -> None:
-    worker = Worker("exchange", (0, 1))
-    found, agent = releases(tmp_path, worker)
-    found.install(worker)
-    assert not agent.sent
-    worker.channel = None
+    worker = station("exchange", (0, 1))
+    found, cluster = releases(tmp_path, worker)
+    found.welcome(worker)
+    assert not cluster.sent
+    worker.ready = False
+    found.lost(worker)
     found.release({0: {"w": 1}}, 1)
     found.release({1: {"w": 2}}, 1)
-    assert not agent.sent
-    worker.channel = Channel()
-    found.install(worker)
-    assert [message.members for _, message in agent.sent] == [{0: {"w": 1}, 1: {"w": 2}}]
+    assert not cluster.sent
+    worker.ready = True
+    found.welcome(worker)
+    assert [message.members for _, message in cluster.sent] == [{0: {"w": 1}, 1: {"w": 2}}]
+
+
+def test_the_version_that_all_use_is_the_oldest_of_any(tmp_path: Path) -> None:
+    one, two = station("exchange", (0, 1)), station("exchange", (0, 1), 1)
+    found, _ = releases(tmp_path, one, two)
+    for shard in (one, two):
+        found.welcome(shard)
+    found.release({0: {"w": 1}, 1: {"w": 1}}, 1)
+    found.installed(one, 1)
+    assert found.everywhere == 0
+    found.installed(two, 1)
+    assert found.everywhere == 1
+    found.release({0: {"w": 2}, 1: {"w": 2}}, 2)
+    found.installed(one, 2)
+    two.ready = False
+    found.lost(two)
+    assert found.everywhere == 2
 
 
 def test_only_whole_committees_are_stored_and_each_version_once(tmp_path: Path) -> None:
-    found, _ = releases(tmp_path, Worker("exchange", (0, 1)))
+    found, _ = releases(tmp_path, station("exchange", (0, 1)))
     found.release({0: {"w": np.ones(1)}}, 5)
     found.store()
     assert not stored(tmp_path)
@@ -137,7 +158,7 @@ def test_only_whole_committees_are_stored_and_each_version_once(tmp_path: Path) 
     found.store()
     (folder,) = stored(tmp_path)
     assert facts(folder) == {"version": 2, "labels": 5}
-    again, _ = releases(tmp_path, Worker("exchange", (0, 1)))
+    again, _ = releases(tmp_path, station("exchange", (0, 1)))
     again.restore(None)
     assert again.version == 2
     assert again.complete

@@ -233,7 +233,7 @@ def test_a_restarted_walker_is_answered_once_and_for_its_new_sample() -> None:
     road.send({0: np.zeros(2), 1: np.zeros(2)})
     who = road.exchange.ready()
     road.exchange.gather(who)
-    road.slots.forget(range(2)[:1])
+    road.slots.forget(slice(0, 1))
     road.hosts[0] = road.host(0)
     road.send({0: np.ones(2)})
     road.answer({0: np.full(1, -1.0), 1: np.full(1, -1.0)})
@@ -252,7 +252,7 @@ def test_the_walkers_of_a_dead_host_are_not_waited_for() -> None:
     road.slots.header["state"][:] = ALIVE
     road.send(dict.fromkeys(range(4), np.zeros(1)))
     assert road.exchange.living() == 4
-    road.slots.forget([0, 1])
+    road.slots.forget(slice(0, 2))
     assert road.exchange.living() == 2
     assert road.exchange.ready().tolist() == [2, 3]
 

@@ -68,9 +68,8 @@ def _table(trial: Trial) -> Table:
 def _print_placement(placement: Placement, console: Console) -> None:
     console.print()
     needed = sum(job.threads for job in placement.jobs)
-    console.print(
-        f"{len(placement.jobs)} processes with {needed} threads on {placement.cores} cores:"
-    )
+    cores = sum(len(machine.cores) for machine in placement.machines)
+    console.print(f"{len(placement.jobs)} processes with {needed} threads on {cores} cores:")
     for line in placement.lines():
         console.print(Text(f"  {line}"), soft_wrap=True)
     console.print()

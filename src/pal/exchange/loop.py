@@ -67,6 +67,8 @@ class Exchange:
     serial: bool = False
     """Hold the walkers of the batch that used up the grant until `go_on`: the classic loop, in
     which nobody explores while labels are made and models are trained."""
+    numbers: NDArray[np.intp] | None = None
+    """The walker in each row; None: rows and walkers have the same numbers."""
     version: int = 0
     benched: frozenset[int] = frozenset()
     _first_ready: float = 0.0
@@ -201,7 +203,7 @@ class Exchange:
         return who[finite], samples.take(np.flatnonzero(finite))
 
     def _reject(self, who: NDArray[np.intp], reason: str) -> None:
-        for walker in who.tolist():
+        for walker in self._walkers(who).tolist():
             self.desk.report(
                 Failure(
                     "generator",
@@ -230,7 +232,11 @@ class Exchange:
             inputs = list(selection.inputs)[:free]
         else:
             inputs = list(samples.take(chosen))
-        self.desk.propose(inputs, who[chosen], selection.uncertainty[chosen], self.version)
+        walkers = self._walkers(who[chosen])
+        self.desk.propose(inputs, walkers, selection.uncertainty[chosen], self.version)
+
+    def _walkers(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        return rows if self.numbers is None else self.numbers[rows]
 
 
 def checked(selection: Selection, size: int) -> Selection:

@@ -17,8 +17,7 @@ from pal.monitor.summary import Summary, summarise
 from pal.runtime.agent import Agent, Died, Left, Said
 from pal.runtime.messages import Evaluated
 from pal.runtime.orders import Job
-from pal.runtime.placement import specs
-from pal.runtime.roads import Roads
+from pal.runtime.placement import device_of, specs
 from pal.runtime.session import Session
 from pal.runtime.weights import facts, stored
 from pal.settings import Settings, dump
@@ -113,7 +112,7 @@ def _evaluate(session: Session, messages: list[str]) -> list[Evaluation]:
         settings.seed,
         session.home,
         threads=settings.model.threads,
-        device=settings.model.device,
+        device=device_of(settings.model.device, 0),
         members=tuple(range(settings.model.members)),
         member_count=settings.model.members,
         extra={"evaluation": settings.evaluation, "folders": [str(f) for f in folders]},
@@ -122,11 +121,10 @@ def _evaluate(session: Session, messages: list[str]) -> list[Evaluation]:
 
 
 def _run_evaluator(job: Job, messages: list[str]) -> list[Evaluation]:
-    roads = Roads([job], 1 << 12)
-    agent = Agent(roads, budget=0)
+    agent = Agent(budget=0)
     agent.open()
     try:
-        agent.start(job)
+        agent.start([job])
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             for news in agent.poll(1.0):
@@ -141,4 +139,3 @@ def _run_evaluator(job: Job, messages: list[str]) -> list[Evaluation]:
         return []
     finally:
         agent.close(patience=1.0)
-        roads.close()

@@ -7,6 +7,7 @@ news: messages from workers, workers that came up, died or were given up.
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import selectors
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -23,7 +24,7 @@ from typing import Any, TypeAlias
 from pal.errors import ChannelClosedError, Failure, WorkerError
 from pal.runtime.messages import Failed, Ready, Shutdown
 from pal.runtime.nursery import Birth, Kill, send_request
-from pal.runtime.orders import Job
+from pal.runtime.orders import Job, Key
 from pal.runtime.roads import Roads
 from pal.runtime.supervision import RestartBudget
 from pal.runtime.worker import THREAD_VARIABLES
@@ -37,11 +38,16 @@ MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": st
 needs is fetched from the kernel anew, page by page, which costs more than what is done with it."""
 
 
+_LAST_WAIT = 5.0
+"""Seconds that killed workers are given to disappear."""
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """A worker process, from the agent's side. Survives restarts of the process."""
 
     job: Job
+    roads: Roads
     budget: RestartBudget
     channel: SocketChannel | None = None
     pid: int = 0
@@ -66,24 +72,28 @@ class Worker:
 class Said:
     """A worker sent a message."""
 
-    worker: Worker
+    key: Key
     message: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A worker's process is gone. It is started again after a pause unless `given_up`."""
+    """A worker's process is gone. It is started again after a pause unless `given_up`.
 
-    worker: Worker
+    `was_ready`: whether any process of this worker ever came up.
+    """
+
+    key: Key
     failure: Failure
     given_up: bool
+    was_ready: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
     """A worker has ended as it was told to."""
 
-    worker: Worker
+    key: Key
 
 
 News: TypeAlias = Said | Died | Left
@@ -91,12 +101,13 @@ News: TypeAlias = Said | Died | Left
 
 @dataclass(slots=True)
 class Agent:
-    """One node's workers."""
+    """One node's workers. `slot_size` is the room of a walker's sample, and of its feedback."""
 
-    roads: Roads
     budget: int = 10
     delay: float = 0.1
-    workers: dict[tuple[str, int], Worker] = field(default_factory=dict)
+    slot_size: int = 1 << 12
+    workers: dict[Key, Worker] = field(default_factory=dict)
+    _roads: list[Roads] = field(default_factory=list)
     _by_key: dict[int, Worker] = field(default_factory=dict)
     _keys: int = 0
     _nursery: subprocess.Popen[bytes] | None = None
@@ -105,6 +116,9 @@ class Agent:
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _news: list[News] = field(default_factory=list)
     _closing: bool = False
+    _kill_at: float = math.inf
+    _give_up_at: float = math.inf
+    _patience: float = 0.0
 
     def open(self) -> None:
         """Start the nursery, with room for many descriptors."""
@@ -133,17 +147,37 @@ class Agent:
         """Stop watching a descriptor."""
         self._selector.unregister(fd)
 
-    def start(self, job: Job) -> Worker:
-        """Start a worker for this job."""
-        worker = Worker(job, RestartBudget(self.budget, self.delay))
-        self.workers[job.role, job.index] = worker
-        self._bear(worker)
-        return worker
+    def start(self, jobs: Sequence[Job]) -> Roads:
+        """Start workers that share roads; return these."""
+        roads = Roads(jobs, self.slot_size)
+        self._roads.append(roads)
+        for job in jobs:
+            if job.process:
+                worker = Worker(job, roads, RestartBudget(self.budget, self.delay))
+                self.workers[job.key] = worker
+                self._bear(worker)
+        return roads
+
+    def read(self) -> dict[Key, dict[str, float]]:
+        """Return what every worker has written on its board, its present work included."""
+        now = time.monotonic()
+        return {
+            key: worker.roads.meter(worker.job).reading(now)
+            for key, worker in self.workers.items()
+        }
+
+    def nudge(self) -> None:
+        """Ring every exchange.
+
+        Hosts decide without a lock whether to ring; should two ever miss each other, this helps.
+        """
+        for roads in self._roads:
+            roads.wake_centre()
 
     def _bear(self, worker: Worker) -> None:
         assert self._socket is not None
         channel, there = SocketChannel.pair()
-        order, fds = self.roads.order(worker.job, there)
+        order, fds = worker.roads.order(worker.job, there)
         self._keys += 1
         worker.key, worker.channel, worker.restart_at = self._keys, channel, None
         worker.born, worker.pid, worker.last = time.monotonic(), 0, None
@@ -175,9 +209,9 @@ class Agent:
 
     def _knock(self, worker: Worker) -> None:
         """Make a worker that sleeps on its doorbell look at its channel."""
-        bell = self.roads.bells.get((worker.job.role, worker.job.index))
+        bell = worker.roads.bells.get(worker.job.key)
         if bell is not None:
-            self.roads.board.meter(self.roads.row(worker.job)).add("mail")
+            worker.roads.meter(worker.job).add("mail")
             bell.ring()
 
     def kill(self, worker: Worker, kind: str, reason: str) -> None:
@@ -190,13 +224,15 @@ class Agent:
     def poll(self, timeout: float) -> list[News]:
         """Wait for news, at most so long, and return them."""
         now = time.monotonic()
-        due = [w.restart_at - now for w in self.workers.values() if w.restart_at is not None]
-        for key, events in self._selector.select(max(0.0, min([timeout, *due]))):
+        due = [w.restart_at for w in self.workers.values() if w.restart_at is not None]
+        wait = min([timeout, self._kill_at - now, *(at - now for at in due)])
+        for key, events in self._selector.select(max(0.0, wait)):
             if events & selectors.EVENT_WRITE:
                 self._push(key)
             if events & selectors.EVENT_READ:
                 key.data()
         self._restart_due()
+        self._kill_late()
         news, self._news = self._news, []
         return news
 
@@ -228,7 +264,7 @@ class Agent:
                 if isinstance(message, Failed) and message.fatal:
                     worker.last = message.failure
                 else:
-                    self._news.append(Said(worker, message))
+                    self._news.append(Said(worker.job.key, message))
         except ChannelClosedError:
             self._hang_up(worker)
 
@@ -281,22 +317,21 @@ class Agent:
         worker.pid = 0
         self._forget_walkers(worker)
         if worker.ending or (code == 0 and worker.job.role in ("evaluator", "sampler")):
-            self._news.append(Left(worker))
+            self._news.append(Left(worker.job.key))
             return
         now = time.monotonic()
         failure = worker.last or self._crash(worker, code)
         pause = 0.0 if worker.condemned else worker.budget.next_pause(now, now - worker.born)
         if pause is not None and not self._closing:
             worker.restart_at = now + pause
-        self._news.append(Died(worker, failure, given_up=pause is None))
+        self._news.append(Died(worker.job.key, failure, pause is None, worker.was_ready))
 
     def _forget_walkers(self, worker: Worker) -> None:
         """Let the exchange go on without the walkers of a host that is gone."""
-        slots = self.roads.slots
-        if worker.job.role != "generator" or slots is None:
-            return
-        slots.forget(worker.job.walkers)
-        self.roads.bells["exchange", 0].ring()
+        roads = worker.roads
+        if worker.job.role == "generator" and roads.slots is not None:
+            roads.slots.forget(roads.places(worker.job))
+            roads.wake_centre()
 
     def _crash(self, worker: Worker, code: int) -> Failure:
         if code < 0:
@@ -324,24 +359,46 @@ class Agent:
         """Tell workers to save their state and end."""
         for worker in workers:
             worker.ending, worker.restart_at = True, None
-            self.roads.board.meter(self.roads.row(worker.job)).add("end")
+            worker.roads.meter(worker.job).add("end")
             self.send(worker, Shutdown())
+
+    def begin_to_close(self, patience: float) -> None:
+        """Tell all workers to end; whoever takes over `patience` seconds is killed by `poll`."""
+        self._closing = True
+        self.end(self.workers.values())
+        self._kill_at = time.monotonic() + patience
+        self._give_up_at = self._kill_at + _LAST_WAIT
+        self._patience = patience
+
+    @property
+    def empty(self) -> bool:
+        """Whether all workers have ended, or will not even when killed."""
+        return not self._by_key or time.monotonic() >= self._give_up_at
+
+    def _kill_late(self) -> None:
+        """Kill workers that were told to end and have not."""
+        if time.monotonic() >= self._kill_at:
+            self._kill_at = math.inf
+            for worker in list(self._by_key.values()):
+                self.kill(worker, "deadline", f"did not end within {self._patience:g} s")
 
     def close(self, patience: float) -> list[News]:
         """End all workers and the nursery; kill workers that take over `patience` seconds."""
-        self._closing = True
-        self.end(self.workers.values())
+        self.begin_to_close(patience)
         news: list[News] = []
-        deadline = time.monotonic() + patience
-        while self._by_key and time.monotonic() < deadline:
-            news += self.poll(max(0.0, deadline - time.monotonic()))
-        for worker in list(self._by_key.values()):
-            self.kill(worker, "deadline", f"did not end within {patience:g} s")
-        deadline = time.monotonic() + 5.0
-        while self._by_key and time.monotonic() < deadline:
-            news += self.poll(0.1)
-        self._end_nursery()
+        while not self.empty:
+            news += self.poll(_LAST_WAIT)
+        self.leave()
         return news
+
+    def leave(self) -> None:
+        """End the nursery, and give back all there is."""
+        self._end_nursery()
+        for worker in self.workers.values():
+            self._hang_up(worker)
+        self._selector.close()
+        for roads in self._roads:
+            roads.close()
 
     def _end_nursery(self) -> None:
         if self._socket is not None:
@@ -355,6 +412,3 @@ class Agent:
                 self._nursery.kill()
                 self._nursery.wait()
                 raise WorkerError("the nursery did not end and was killed") from error
-        for worker in self.workers.values():
-            self._hang_up(worker)
-        self._selector.close()

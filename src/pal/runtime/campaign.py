@@ -17,7 +17,11 @@ from pal.monitor.metrics import Snapshot
 from pal.monitor.summary import Summary, render
 from pal.monitor.terminal import TerminalView, View
 from pal.runtime.aftermath import conclude
+from pal.runtime.cluster import Cluster
+from pal.runtime.deputy import serve
 from pal.runtime.happenings import Happening, Note
+from pal.runtime.muster import connect, hello, leading, welcomed
+from pal.runtime.node import HEAD
 from pal.runtime.session import Session
 from pal.settings import Settings, load, parse
 
@@ -61,6 +65,7 @@ class Campaign:
         self._paths = paths
         self._home = home
         self._session: Session | None = None
+        self._deputy = False
 
     @classmethod
     def from_settings(
@@ -97,20 +102,31 @@ class Campaign:
         Raises:
             PalError: the campaign could not start, or had to end by a failure.
         """
-        directory = RunDirectory(self.directory)
-        with directory:
+        fabric = connect()
+        own = hello(fabric.rank, self.settings)
+        if fabric.rank != HEAD:
+            self._deputy = True
+            serve(fabric, own)
+            return
+        with leading(fabric, self.settings, own) as cluster, RunDirectory(self.directory) as home:
             if self._fresh:
-                directory.clear()
-            self._session = session = Session(self.settings, directory, self._paths, self._home)
-            yield from session.run()
-            outcome = session.outcome
-            assert outcome is not None
-            if outcome.error is not None:
-                raise outcome.error
-            self.summary = conclude(session)
-            drop_empty(directory.path / "work")
-            if outcome.failed:
-                raise KernelError(outcome.reason)
+                home.clear()
+            with welcomed(fabric, self.settings, home.path):
+                yield from self._run(home, cluster)
+
+    def _run(self, directory: RunDirectory, cluster: Cluster) -> Iterator[Happening]:
+        self._session = session = Session(
+            self.settings, directory, self._paths, self._home, cluster
+        )
+        yield from session.run()
+        outcome = session.outcome
+        assert outcome is not None
+        if outcome.error is not None:
+            raise outcome.error
+        self.summary = conclude(session)
+        drop_empty(directory.path / "work")
+        if outcome.failed:
+            raise KernelError(outcome.reason)
 
     def run(self, view: View | None = None) -> Summary:
         """Run to the end, showing progress, and return the summary.
@@ -126,6 +142,8 @@ class Campaign:
                 screen.show(happening)
         finally:
             shown.close()
+        if self._deputy:
+            raise SystemExit(0)  # the program goes on where the campaign was led
         if self.summary is None:
             raise PalError("the campaign ended without a summary")
         if view is None:

@@ -11,8 +11,9 @@ from pal.controller.commands import State
 from pal.errors import Failure
 from pal.ledger import entries
 from pal.runtime import messages as msg
-from pal.runtime.agent import Agent, Worker
 from pal.runtime.books import Books
+from pal.runtime.cluster import Cluster, Station
+from pal.runtime.grants import Grants
 from pal.runtime.releases import Releases
 
 _OVER = (State.LABELLED, State.FAILED, State.QUARANTINED, State.DROPPED)
@@ -22,18 +23,16 @@ class Carrier:
     """Turns commands into messages to workers and entries in the books."""
 
     def __init__(
-        self, agent: Agent, books: Books, releases: Releases, clock: Callable[[], float]
+        self, cluster: Cluster, books: Books, releases: Releases, clock: Callable[[], float]
     ) -> None:
-        self._agent = agent
+        self._cluster = cluster
         self._books = books
         self._releases = releases
         self._clock = clock
         self._answers: dict[int, tuple[msg.LabelDone, int]] = {}
         self._working: dict[int, int] = {}
         self._taught: dict[int, int] = {}
-        self._granted = books.past.proposed
-        self._received = 0
-        self._received_before = 0
+        self._grants = Grants()
         self._exploring = False
         self._hears_labels = False
         self.finish: cmd.Finish | None = None
@@ -54,9 +53,9 @@ class Carrier:
         """Carry out one command."""
         self._carriers[type(command)](command)
 
-    def worker(self, role: str, index: int = 0) -> Worker:
-        """Return a worker."""
-        return self._agent.workers[role, index]
+    def station(self, role: str, index: int = 0) -> Station:
+        """Return the station of a worker."""
+        return self._cluster.stations[role, index]
 
     # What the manager orders ---------------------------------------------------------------
 
@@ -75,7 +74,7 @@ class Carrier:
             entries.StateChange(self._clock(), order.sample, State.RUNNING, detail, order.attempt)
         )
         task = msg.LabelTask(order.sample, self._books.sample(order.sample), order.attempt)
-        self._agent.send(self.worker("oracle", order.oracle), task)
+        self._cluster.send(self.station("oracle", order.oracle), task)
 
     def _commit_label(self, order: cmd.CommitLabel) -> None:
         answer, oracle = self._answers.pop(order.sample)
@@ -84,36 +83,47 @@ class Carrier:
         self._books.label(self._clock(), answer, oracle)
 
     def _kill_oracle(self, order: cmd.KillOracle) -> None:
-        self._agent.kill(self.worker("oracle", order.oracle), "deadline", order.reason)
+        self._cluster.kill(self.station("oracle", order.oracle), "deadline", order.reason)
 
     def _teach(self, lesson: cmd.Teach) -> None:
         self._releases.store()
         add = self._books.labelled(lesson.add)
         self._taught[lesson.trainer] = self.taught(lesson.trainer) + len(add)
-        self._agent.send(
-            self.worker("trainer", lesson.trainer),
+        self._cluster.send(
+            self.station("trainer", lesson.trainer),
             msg.Lesson(lesson.round, add, lesson.remove, lesson.fresh),
         )
 
     def _finish_training(self, order: cmd.FinishTraining) -> None:
-        self._agent.send(self.worker("trainer", order.trainer), msg.EndRound())
+        self._cluster.send(self.station("trainer", order.trainer), msg.EndRound())
 
     def _explore(self, order: cmd.Explore) -> None:
         self._exploring = order.on
-        self._agent.send(self.worker("exchange"), msg.SetExploring(order.on))
+        self._cluster.spread(self._exchanges(), msg.SetExploring(order.on))
+
+    def _exchanges(self) -> list[Station]:
+        """The exchanges that are up, the first shard first."""
+        found = [station for station in self._cluster.of("exchange") if station.ready]
+        return sorted(found, key=lambda station: station.job.index)
 
     def _grant(self, order: cmd.GrantCandidates) -> None:
-        self._granted = order.total
-        self._send_grant()
+        self._grants.total = order.total - self._books.past.proposed
+        self._send_grants()
 
-    def _send_grant(self) -> None:
-        """Tell the exchange what it may propose, counted from its own start."""
-        grant = self._granted - self._books.past.proposed - self._received_before
-        self._agent.send(self.worker("exchange"), msg.Grant(grant))
+    def _send_grants(self) -> None:
+        """Tell each exchange what it may propose, counted from its own start."""
+        for shard, total in self._grants.divide().items():
+            self._cluster.send(self.station("exchange", shard), msg.Grant(total))
+
+    def level(self) -> None:
+        """Give a shard that may propose no more a part of what the others may."""
+        if self._grants.uneven:
+            self._send_grants()
 
     def _rank(self, order: cmd.RankQueue) -> None:
         samples = [self._books.sample(identity) for identity in order.samples]
-        self._agent.send(self.worker("exchange"), msg.RankSamples(order.samples, samples))
+        for exchange in self._exchanges()[:1]:
+            self._cluster.send(exchange, msg.RankSamples(order.samples, samples))
 
     def _finish(self, order: cmd.Finish) -> None:
         self.finish = order
@@ -140,9 +150,9 @@ class Carrier:
         """How many labels a trainer has learned from."""
         return self._taught.get(trainer, 0)
 
-    def received(self, count: int) -> None:
-        """Count proposals."""
-        self._received += count
+    def received(self, shard: int, count: int) -> None:
+        """Count a shard's proposals."""
+        self._grants.received(shard, count)
 
     def welcome_trainer(self, trainer: int) -> None:
         """A trainer has started; it knows no data."""
@@ -152,23 +162,29 @@ class Carrier:
         """Send labels to the exchange, if its selector learns from them."""
         if self._hears_labels:
             items = self._books.labelled(samples)
-            self._agent.send(self.worker("exchange"), msg.NewLabels(items))
+            self._cluster.spread(self._exchanges(), msg.NewLabels(items))
 
-    def welcome_exchange(self, exchange: Worker, hears_labels: bool) -> None:
+    def welcome_exchange(self, exchange: Station, hears_labels: bool) -> None:
         """Bring an exchange that has just started to where the campaign is."""
         self._hears_labels = hears_labels
-        self._received_before = self._received
-        self._send_grant()
-        self._releases.install(exchange)
-        self._agent.send(exchange, msg.SetExploring(self._exploring))
+        self._grants.welcome(exchange.job.index)
+        self._send_grants()
+        self._releases.welcome(exchange)
+        self._cluster.send(exchange, msg.SetExploring(self._exploring))
+
+    def lost_predictor(self, station: Station) -> None:
+        """Do not wait for one that is gone; let other shards propose what its own might have."""
+        self._releases.lost(station)
+        if station.job.role == "exchange":
+            self._grants.lost(station.job.index)
 
     def kill_working(self) -> None:
         """Kill oracles that still work: their time is up, and their samples are queued again.
 
         The sampler, too, which listens to nobody; it begins anew.
         """
-        sampler = self._agent.workers.get(("sampler", 0))
-        if sampler is not None and sampler.alive:
-            self._agent.kill(sampler, "ended", "the campaign ended before its initial samples")
+        for sampler in self._cluster.of("sampler"):
+            self._cluster.kill(sampler, "ended", "the campaign ended before its initial samples")
         for oracle in self._working:
-            self._agent.kill(self.worker("oracle", oracle), "ended", "its label took too long")
+            oracle_station = self.station("oracle", oracle)
+            self._cluster.kill(oracle_station, "ended", "its label took too long")

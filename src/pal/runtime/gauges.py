@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pal.controller.manager import Manager
 from pal.monitor.metrics import Snapshot
 from pal.runtime.agent import KERNEL_OF
-from pal.runtime.orders import Job
-from pal.runtime.roads import Roads
+from pal.runtime.orders import Job, Key
 
 EXCHANGE_COLUMNS = ("rounds", "samples", "uncertain", "uncertainty", "skipped")
 
 
 @dataclass(slots=True)
 class Gauges:
-    """Reads the board; remembers what it read last, to tell rates.
+    """Reads what workers count; remembers what it read last, to tell rates.
 
-    A worker's row survives the worker, so totals are right over restarts. `past` are the totals
-    of earlier sessions, from their last snapshot.
+    Counts survive the worker, so totals are right over restarts. `past` are the totals of
+    earlier sessions, from their last snapshot.
     """
 
     jobs: Sequence[Job]
-    roads: Roads
+    readings: Callable[[], Mapping[Key, Mapping[str, float]]]
     past: Snapshot
     _last: dict[str, float] = field(default_factory=dict)
     _last_busy: dict[str, float] = field(default_factory=dict)
@@ -33,8 +32,11 @@ class Gauges:
 
     def exchange(self) -> dict[str, float]:
         """What the exchanges of this session did."""
-        meters = [self.roads.board.meter(self.roads.row(j)) for j in self._of("exchange")]
-        return {name: sum(meter[name] for meter in meters) for name in EXCHANGE_COLUMNS}
+        return self._sums(self.readings())
+
+    def _sums(self, readings: Mapping[Key, Mapping[str, float]]) -> dict[str, float]:
+        exchanges = [reading for (role, _), reading in readings.items() if role == "exchange"]
+        return {name: sum(reading[name] for reading in exchanges) for name in EXCHANGE_COLUMNS}
 
     def explored(self) -> tuple[int, int]:
         """Samples and uncertain samples since the last call."""
@@ -46,12 +48,12 @@ class Gauges:
     def _of(self, role: str) -> list[Job]:
         return [job for job in self.jobs if job.role == role]
 
-    def _busy(self, now: float) -> dict[str, float]:
+    def _busy(self, readings: Mapping[Key, Mapping[str, float]]) -> dict[str, float]:
         """Busy seconds of each kernel in this session, summed over its processes."""
         totals: dict[str, float] = {}
         for job in self.jobs:
             kernel = KERNEL_OF.get(job.role, "prediction")
-            busy = self.roads.board.meter(self.roads.row(job)).busy_until(now)
+            busy = readings.get(job.key, {}).get("busy", 0.0)
             totals[kernel] = totals.get(kernel, 0.0) + busy
         return totals
 
@@ -71,7 +73,8 @@ class Gauges:
         """Take a snapshot."""
         now = time.monotonic()
         span = max(1e-9, now - self._read_at)
-        seen, busy, past = self.exchange(), self._busy(now), self.past
+        readings = self.readings()
+        seen, busy, past = self._sums(readings), self._busy(readings), self.past
         new = {name: value - self._last.get(name, 0.0) for name, value in seen.items()}
         processes = self._processes()
         utilisation = {

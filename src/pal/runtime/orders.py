@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pal.building import KernelSpec
 from pal.exchange.batching import Batching
 
-Role = Literal["exchange", "predictor", "generator", "oracle", "trainer", "sampler", "evaluator"]
+Role = Literal[
+    "exchange",
+    "predictor",
+    "generator",
+    "oracle",
+    "trainer",
+    "sampler",
+    "evaluator",
+    "outpost",  # no process: in a shard, the walkers that live on another node
+    "relay",  # no process: among walkers without a committee, the exchange of another node
+]
+Key: TypeAlias = tuple[str, int]
+"""Role and index: which worker of the campaign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,8 @@ class Shared:
     slots: int = -1
     slot_count: int = 0
     slot_size: int = 0
+    first: int = 0
+    """A host's first row in the slots."""
     bells: tuple[tuple[int, ...], ...] = ()
     """Own doorbell first; then, for an exchange, those of the hosts and predictors it wakes; for
     a host or predictor, the exchange's."""
@@ -36,6 +50,7 @@ class Job:
 
     role: Role
     index: int
+    """Of an exchange, the number of its shard; of the others, counted over all nodes."""
     kernels: Mapping[str, KernelSpec]
     directory: Path
     seed: int
@@ -43,12 +58,19 @@ class Job:
     """Working directory: the settings file's folder, so that kernels find files beside it."""
     threads: int = 1
     device: str = "cpu"
+    wanted: str = "cpu"
+    """The device the settings name; `device` is what the node has given for it."""
     cores: tuple[int, ...] = ()
     save_interval: float = 60.0
     restarts: int = 10
+    shard: int = 0
+    """For exchange, predictors and hosts: the shard they are part of."""
     walkers: tuple[int, ...] = ()
     """Walkers this host runs, or that live in this committee's process."""
+    rows: tuple[int, ...] = ()
+    """For the exchange: the number of the walker in each of its rows."""
     walker_count: int = 0
+    shard_count: int = 1
     members: tuple[int, ...] = ()
     """Members this predictor or trainer holds."""
     member_count: int = 0
@@ -57,20 +79,27 @@ class Job:
     training: bool = True
     batching: Batching | None = None
     host_of: tuple[int, ...] = ()
-    """For the exchange: the host of each walker."""
+    """For the exchange: the host of each row, counted within the shard."""
     seats: tuple[tuple[int, ...], ...] = ()
     """For the exchange: the members of each predictor process; empty when it holds them all."""
     serial: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def process(self) -> bool:
+        """Whether a process does it, and not the agent."""
+        return self.role not in ("outpost", "relay")
+
+    @property
+    def key(self) -> Key:
+        """Which worker of the campaign."""
+        return self.role, self.index
+
+    @property
     def name(self) -> str:
-        """Readable name, also of the log file."""
-        return (
-            self.role
-            if self.role in ("exchange", "sampler", "evaluator")
-            else f"{self.role}-{self.index}"
-        )
+        """Readable name, also of the log file; the first of what is mostly alone has no number."""
+        alone = self.role in ("exchange", "sampler", "evaluator") and not self.index
+        return self.role if alone else f"{self.role}-{self.index}"
 
 
 @dataclass(frozen=True, slots=True)

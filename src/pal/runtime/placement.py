@@ -1,41 +1,85 @@
-"""Placement: which processes a campaign has on this machine, with which threads and cores."""
+"""Placement: which processes a campaign has, on which node, with which threads and devices."""
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pal.building import METHODS, KernelSpec
 from pal.catalogue import check_installed, check_options
+from pal.errors import SettingsError
 from pal.exchange.batching import All, Batching, Ready
+from pal.runtime.machines import Machine, deal, spread, this_machine
 from pal.runtime.orders import Job
+from pal.runtime.seats import Group, Seats, proportional
 from pal.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The jobs of one node."""
+    """The workers of a campaign in groups, and the nodes they are on."""
 
-    jobs: tuple[Job, ...]
-    cores: int
+    groups: tuple[Group, ...]
+    machines: tuple[Machine, ...]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs that processes do."""
+        return tuple(job for group in self.groups for job in group.jobs if job.process)
 
     def of(self, role: str) -> list[Job]:
-        """Return the jobs of one role."""
-        return [job for job in self.jobs if job.role == role]
+        """Return the jobs of one role, by their numbers."""
+        return sorted((j for j in self.jobs if j.role == role), key=lambda job: job.index)
+
+    def on(self, rank: int) -> list[Job]:
+        """Return the jobs of one node."""
+        return [job for group in self.groups if group.node == rank for job in group.jobs]
 
     def lines(self) -> list[str]:
-        """Describe the placement, a line for each kind of process."""
+        """Describe the placement, a line for each process; with several nodes, node by node."""
+        if len(self.machines) == 1:
+            return [_line(job) for job in self.on(self.machines[0].rank)]
         lines = []
-        for job in self.jobs:
-            what = _describe(job)
-            pinned = f", core {','.join(map(str, job.cores))}" if job.cores else ""
-            threads = f"{job.threads} thread{'s' if job.threads > 1 else ''}"
-            lines.append(f"{job.name}: {what} ({threads}, {job.device}{pinned})")
+        for machine in self.machines:
+            here = self.on(machine.rank)
+            threads = sum(job.threads for job in here if job.process)
+            count = sum(job.process for job in here)
+            lines.append(f"{machine}: {count} processes with {threads} threads")
+            lines += [f"  {_line(job)}" for job in here]
         return lines
+
+    def summary(self) -> list[str]:
+        """Describe the placement, a line for each node."""
+        return [
+            f"{machine}: {_counted(self.on(machine.rank)) or 'nothing'}"
+            for machine in self.machines
+        ]
+
+
+def _counted(jobs: Iterable[Job]) -> str:
+    walkers, counts = 0, dict[str, int]()
+    for job in jobs:
+        if job.role != "outpost":
+            walkers += len(job.walkers)
+        if job.process and job.role != "generator":
+            counts[job.role] = counts.get(job.role, 0) + 1
+    counts["walker"] = walkers
+    words = {"exchange": "committee"}
+    return ", ".join(
+        f"{count} {words.get(role, role)}{'s' if count > 1 else ''}"
+        for role, count in counts.items()
+        if count
+    )
+
+
+def _line(job: Job) -> str:
+    if not job.process:
+        return f"{job.name}: {_describe(job)}"
+    pinned = f", core {','.join(map(str, job.cores))}" if job.cores else ""
+    threads = f"{job.threads} thread{'s' if job.threads > 1 else ''}"
+    return f"{job.name}: {_describe(job)} ({threads}, {job.device}{pinned})"
 
 
 def _describe(job: Job) -> str:
@@ -46,24 +90,15 @@ def _describe(job: Job) -> str:
         return f"walkers {_span(job.walkers)}"
     if job.role in ("predictor", "trainer"):
         return f"members {_span(job.members)}"
+    if job.role == "outpost":
+        return f"walkers {_span(job.walkers)} on another node"
+    if job.role == "relay":
+        return f"to the committee of shard {job.shard}"
     return "labels"
 
 
 def _span(numbers: Sequence[int]) -> str:
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
-
-
-def spread(count: int, places: int) -> list[tuple[int, ...]]:
-    """Spread numbers 0..count-1 over places as evenly as possible, in order."""
-    bounds = [place * count // places for place in range(places + 1)]
-    return [tuple(range(a, b)) for a, b in itertools.pairwise(bounds)]
-
-
-def available_cores() -> list[int]:
-    """Return the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
@@ -96,8 +131,14 @@ def place(
     directory: Path,
     kernels: dict[str, KernelSpec],
     home: Path | None = None,
+    machines: Sequence[Machine] = (),
 ) -> Placement:
-    """Plan the processes of a campaign on this machine."""
+    """Plan the processes of a campaign on these nodes; without any, on this machine.
+
+    Raises:
+        SettingsError: numbers by hand do not fit the nodes, or what there is to place.
+    """
+    found = tuple(machines) or (this_machine(),)
     common: dict[str, Any] = {
         "kernels": kernels,
         "directory": directory,
@@ -109,56 +150,200 @@ def place(
         "member_count": settings.model.members,
         "training": settings.model.train,
     }
-    jobs = [
-        *_exploration(settings, common),
-        *_trainers(settings, common),
-        *_oracles(settings, common),
-    ]
-    cores = available_cores()
-    return Placement(tuple(_pinned(jobs, cores)), len(cores))
+    seats = Seats(found)
+    shards = _shards(settings, found)
+    _place_walkers(settings, seats, shards, common | {"shard_count": len(shards)})
+    _place_trainers(settings, seats, common)
+    _place_oracles(settings, seats, common)
+    return Placement(seats.taken(), found)
 
 
-def _exploration(settings: Settings, common: dict[str, Any]) -> list[Job]:
-    generator, model = settings.generator, settings.model
+def by_hand(
+    name: str, counts: Sequence[int] | None, nodes: int, total: int | None = None
+) -> Sequence[int] | None:
+    """Return a setting of `placement` after checking that it fits.
+
+    Raises:
+        SettingsError: there is not one number for each node, or they do not add up to `total`.
+    """
+    if counts is None:
+        return None
+    where = f"placement.{name} = {list(counts)}"
+    if len(counts) != nodes:
+        raise SettingsError(
+            f"{where} has {len(counts)} numbers and there are {nodes} nodes; give one number for "
+            "each node, or leave it out"
+        )
+    if total is not None and sum(counts) != total:
+        raise SettingsError(f"{where} places {sum(counts)} of them; expected {total} in all")
+    return counts
+
+
+# Walkers and committees -----------------------------------------------------------------------
+
+
+def _shards(settings: Settings, machines: Sequence[Machine]) -> dict[int, int]:
+    """Return the nodes that have a committee: {rank: its predictor processes}."""
+    model, walkers = settings.model, settings.generator.walkers
+    fixed = by_hand("prediction", settings.placement.prediction, len(machines))
+    if fixed is not None:
+        ranks = {m.rank: min(n, model.members) for m, n in zip(machines, fixed, strict=True) if n}
+        if not ranks:
+            raise SettingsError("placement.prediction has no committee anywhere; give one a 1")
+        return ranks
+    able = [m for m in machines if m.devices or not _needs_device(model.device)] or machines
+    most = min(model.replicas or len(able), walkers)
+    return {machine.rank: model.predictors for machine in able[:most]}
+
+
+def _needs_device(device: str | Sequence[str]) -> bool:
+    return any(d.startswith("cuda") for d in ([device] if isinstance(device, str) else device))
+
+
+def _place_walkers(
+    settings: Settings, seats: Seats, shards: dict[int, int], common: dict[str, Any]
+) -> None:
+    crews = _crews(settings, seats.machines, shards)
+    builder = _Builder(settings, common)
+    outposts: dict[int, list[Job]] = {rank: [] for rank in shards}
+    sizes = {rank: len(crews.get(rank, ())) for rank in shards}
+    relays = []
+    for rank, crew in crews.items():
+        if rank not in shards:
+            # To the committee that has the fewest walkers.
+            host = min(sizes, key=lambda shard: sizes[shard])
+            sizes[host] += len(crew)
+            shard = list(shards).index(host)
+            relays.append((rank, crew, shard))
+            outposts[host].append(builder.outpost(shard, crew, len(relays) - 1))
+    for shard, (rank, predictors) in enumerate(shards.items()):
+        crew = crews.get(rank, ())
+        seats.take(rank, builder.shard(shard, crew, predictors, outposts[rank]))
+    for index, (rank, crew, shard) in enumerate(relays):
+        seats.take(rank, builder.relay(shard, crew, index))
+
+
+def _crews(
+    settings: Settings, machines: Sequence[Machine], shards: dict[int, int]
+) -> dict[int, tuple[int, ...]]:
+    """Return the walkers of each node: by hand, or on the committees' nodes by their cores."""
+    generator = settings.generator
+    fixed = by_hand("generator", settings.placement.generator, len(machines), generator.walkers)
+    ranks = [machine.rank for machine in machines if fixed is not None or machine.rank in shards]
+    if fixed is None:
+        cores = [len(machine.cores) for machine in machines if machine.rank in shards]
+        fixed = proportional(generator.walkers, cores)
     tight = generator.placement == "committee"
-    hosts = generator.walkers if generator.hosts == "each" else generator.hosts
-    crews = [] if tight else spread(generator.walkers, min(hosts, generator.walkers))
-    seats = spread(model.members, model.predictors) if model.predictors > 1 else []
-    exchange = Job(
-        "exchange",
-        0,
-        threads=model.threads,
-        device=model.device,
-        members=() if seats else tuple(range(model.members)),
-        walkers=tuple(range(generator.walkers)) if tight else (),
-        host_of=tuple(host for host, crew in enumerate(crews) for _ in crew),
-        seats=tuple(seats),
-        batching=batching(settings),
-        serial=settings.mode == "serial",
-        **common,
-    )
-    return [
-        exchange,
-        *(
+    lonely = [rank for rank, n in zip(ranks, fixed, strict=True) if n and rank not in shards]
+    if tight and (lonely or max(shards.values()) > 1):
+        raise SettingsError(
+            "generator.placement = 'committee' needs a whole committee in one process on every "
+            f"node with walkers; change placement.prediction (nodes {lonely or list(shards)})"
+        )
+    crews, start = {}, 0
+    for rank, count in zip(ranks, fixed, strict=True):
+        if count:
+            crews[rank] = tuple(range(start, start + count))
+            start += count
+    return crews
+
+
+class _Builder:
+    """Makes the jobs of shards and relays, counting hosts and predictors over all nodes."""
+
+    def __init__(self, settings: Settings, common: dict[str, Any]) -> None:
+        self._settings = settings
+        self._common = common
+        self._hosts = 0
+        self._predictors = 0
+
+    def shard(
+        self, shard: int, crew: tuple[int, ...], predictors: int, outposts: list[Job]
+    ) -> list[Job]:
+        """Return exchange, predictors, hosts and outposts of a shard."""
+        settings, model = self._settings, self._settings.model
+        tight = settings.generator.placement == "committee"
+        hosts = [] if tight else self.hosts(shard, crew)
+        seats = spread(model.members, predictors) if predictors > 1 else []
+        away = [walker for outpost in outposts for walker in outpost.walkers]
+        exchange = Job(
+            "exchange",
+            shard,
+            shard=shard,
+            threads=model.threads,
+            members=() if seats else tuple(range(model.members)),
+            walkers=crew if tight else (),
+            rows=(*crew, *away),
+            host_of=tuple(
+                host for host, job in enumerate([*hosts, *outposts]) for _ in job.walkers
+            ),
+            seats=tuple(seats),
+            batching=batching(settings),
+            serial=settings.mode == "serial",
+            wanted=device_of(model.device, 0),
+            **self._common,
+        )
+        return [exchange, *self._seated(shard, seats), *hosts, *outposts]
+
+    def _seated(self, shard: int, seats: Sequence[tuple[int, ...]]) -> list[Job]:
+        model = self._settings.model
+        first, self._predictors = self._predictors, self._predictors + len(seats)
+        return [
             Job(
                 "predictor",
-                index,
+                first + place,
+                shard=shard,
                 members=seat,
                 threads=model.threads,
-                device=_device(model.device, index),
-                **common,
+                wanted=device_of(model.device, place),
+                **self._common,
             )
-            for index, seat in enumerate(seats)
-        ),
-        *(
-            Job("generator", index, walkers=crew, threads=generator.threads, **common)
-            for index, crew in enumerate(crews)
-        ),
-    ]
+            for place, seat in enumerate(seats)
+        ]
+
+    def hosts(self, shard: int, crew: tuple[int, ...]) -> list[Job]:
+        """Return the hosts of a node's walkers."""
+        generator = self._settings.generator
+        count = len(crew)
+        if generator.hosts != "each":
+            count = min(count, max(1, round(generator.hosts * len(crew) / generator.walkers)))
+        first, self._hosts = self._hosts, self._hosts + count
+        return [
+            Job(
+                "generator",
+                first + place,
+                shard=shard,
+                walkers=tuple(walkers),
+                threads=generator.threads,
+                **self._common,
+            )
+            for place, walkers in enumerate(deal(crew, count))
+        ]
+
+    def outpost(self, shard: int, crew: tuple[int, ...], index: int) -> Job:
+        """Return the place in a shard of walkers that live on another node."""
+        return Job("outpost", index, shard=shard, walkers=crew, threads=0, **self._common)
+
+    def relay(self, shard: int, crew: tuple[int, ...], index: int) -> list[Job]:
+        """Return hosts, and what stands for the exchange on their node."""
+        relay = Job(
+            "relay",
+            index,
+            shard=shard,
+            rows=crew,
+            threads=0,
+            batching=batching(self._settings),
+            **self._common,
+        )
+        hosts = self.hosts(shard, crew)
+        of = tuple(host for host, job in enumerate(hosts) for _ in job.walkers)
+        return [replace(relay, host_of=of), *hosts]
 
 
-def _device(device: str, index: int) -> str:
-    """Spread the processes of a kernel over several devices: 'cuda:0,1' gives each its own."""
+def device_of(device: str | Sequence[str], index: int) -> str:
+    """Deal the devices of a kernel out: 'cuda:0,1' gives its processes one each, in turn."""
+    if not isinstance(device, str):
+        return device[index % len(device)]
     kind, _, numbers = device.partition(":")
     if "," not in numbers:
         return device
@@ -166,40 +351,37 @@ def _device(device: str, index: int) -> str:
     return f"{kind}:{several[index % len(several)]}"
 
 
-def _trainers(settings: Settings, common: dict[str, Any]) -> list[Job]:
+# Trainers and oracles -------------------------------------------------------------------------
+
+
+def _place_trainers(settings: Settings, seats: Seats, common: dict[str, Any]) -> None:
     model = settings.model
     if not model.train:
-        return []
-    return [
-        Job(
+        return
+    fixed = by_hand("training", settings.placement.training, len(seats.machines), model.trainers)
+    where = seats.by_hand(fixed)
+    for index, members in enumerate(spread(model.members, model.trainers)):
+        job = Job(
             "trainer",
             index,
             members=members,
             threads=model.threads,
-            device=_device(model.train_device, index),
+            wanted=device_of(model.train_device, index),
             weights_every=model.weights_every,
             bootstrap=settings.training.bootstrap,
             extra={"start": model.weights},
             **common,
         )
-        for index, members in enumerate(spread(model.members, model.trainers))
-    ]
+        seats.take(next(where, None), [job])
 
 
-def _oracles(settings: Settings, common: dict[str, Any]) -> list[Job]:
+def _place_oracles(settings: Settings, seats: Seats, common: dict[str, Any]) -> None:
     oracle = settings.oracle
     if not oracle.enabled:
-        return []
+        return
+    fixed = by_hand("oracle", settings.placement.oracle, len(seats.machines), oracle.workers)
+    where = seats.by_hand(fixed)
     extra = {"count": oracle.workers}
-    return [
-        Job("oracle", index, threads=oracle.threads, extra=extra, **common)
-        for index in range(oracle.workers)
-    ]
-
-
-def _pinned(jobs: list[Job], cores: list[int]) -> list[Job]:
-    """Give each process cores of its own, where there are enough for all of them."""
-    if sum(job.threads for job in jobs) > len(cores):
-        return jobs
-    free = iter(cores)
-    return [replace(job, cores=tuple(next(free) for _ in range(job.threads))) for job in jobs]
+    for index in range(oracle.workers):
+        job = Job("oracle", index, threads=oracle.threads, extra=extra, **common)
+        seats.take(next(where, None), [job])

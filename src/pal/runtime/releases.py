@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pal.records import Weights
-from pal.runtime.agent import Agent, Worker
+from pal.runtime.cluster import Cluster, Station
 from pal.runtime.messages import NewWeights
 from pal.runtime.weights import facts, fetch, store, stored
 
@@ -20,14 +20,18 @@ class Releases:
     what waits for it never grows beyond one committee.
     """
 
-    agent: Agent
+    cluster: Cluster
     models: Path
     members: int
     version: int = 0
     newest: dict[int, Weights] = field(default_factory=dict)
     labels: dict[int, int] = field(default_factory=dict)
     """For each member, how many labels its newest weights have learned from."""
-    _late: dict[Worker, set[int]] = field(default_factory=dict)
+    _sent: dict[Station, int] = field(default_factory=dict)
+    """The version that is on its way to a predictor."""
+    _late: dict[Station, set[int]] = field(default_factory=dict)
+    """The members whose newest weights a predictor lacks."""
+    _installed: dict[Station, int] = field(default_factory=dict)
     _stored: int = 0
 
     def restore(self, start: Path | None) -> None:
@@ -51,39 +55,56 @@ class Releases:
         self.version += 1
         self.newest.update(members)
         self.labels.update(dict.fromkeys(members, labels))
-        for worker in self._predictors():
-            self._hand(worker, set(members))
+        for station in self._predictors():
+            self._owe(station, set(members))
+        self._pay(self._predictors())
 
-    def install(self, worker: Worker) -> None:
+    def welcome(self, station: Station) -> None:
         """Give a predictor that has just started all weights there are."""
-        if self.newest and worker in self._predictors():
-            self._hand(worker, set(self.newest))
+        self._sent.pop(station, None)
+        self._installed[station] = 0
+        if station in self._predictors():
+            self._owe(station, set(self.newest))
+            self._pay([station])
 
-    def _predictors(self) -> list[Worker]:
-        """Who computes with weights: predictors where there are any, else the exchange."""
-        workers = self.agent.workers.values()
-        found = [w for w in workers if w.job.role == "predictor"]
-        return found or [w for w in workers if w.job.role == "exchange"]
+    def installed(self, station: Station, version: int) -> None:
+        """Note that a predictor uses a version; send it what has come since."""
+        self._installed[station] = version
+        self._sent.pop(station, None)
+        self._pay([station])
 
-    def _hand(self, worker: Worker, members: set[int]) -> None:
-        members = (members | self._late.pop(worker, set())) & set(worker.job.members)
-        if worker.channel is None or not members:
-            return
-        if worker.channel.backlog:
-            self._late[worker] = members
-            return
-        weights = {member: self.newest[member] for member in sorted(members)}
-        self.agent.send(worker, NewWeights(weights, self.version))
+    def lost(self, station: Station) -> None:
+        """Note that a predictor is gone, and does not hold the others back."""
+        self._sent.pop(station, None)
+        self._late.pop(station, None)
+        self._installed.pop(station, None)
 
-    def catch_up(self) -> None:
-        """Send late weights to predictors that have room again."""
-        for worker in list(self._late):
-            self._hand(worker, set())
+    @property
+    def everywhere(self) -> int:
+        """The oldest version that a predictor uses."""
+        return min((self._installed.get(s, 0) for s in self._predictors()), default=0)
 
-    def announce(self, exchange: Worker, worker: Worker) -> None:
-        """Tell an exchange, whose members live in predictors, that one of them has new weights."""
-        if worker.job.role == "predictor":
-            self.agent.send(exchange, NewWeights({}, self.version))
+    def _predictors(self) -> list[Station]:
+        """Who computes with weights, and lives: an exchange with members, or predictors."""
+        stations = [*self.cluster.of("exchange"), *self.cluster.of("predictor")]
+        return [station for station in stations if station.ready and station.job.members]
+
+    def _owe(self, station: Station, members: set[int]) -> None:
+        lacking = (members | self._late.get(station, set())) & set(station.job.members)
+        if lacking:
+            self._late[station] = lacking
+
+    def _pay(self, stations: list[Station]) -> None:
+        """Send what they lack to predictors that have taken all before; alike ones together."""
+        alike: dict[tuple[int, ...], list[Station]] = {}
+        for station in stations:
+            if station in self._late and station not in self._sent:
+                members = tuple(sorted(self._late.pop(station)))
+                self._sent[station] = self.version
+                alike.setdefault(members, []).append(station)
+        for members, together in alike.items():
+            weights = {member: self.newest[member] for member in members}
+            self.cluster.spread(together, NewWeights(weights, self.version))
 
     def store(self) -> None:
         """Write the newest weights into the run directory, once for each version."""

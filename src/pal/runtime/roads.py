@@ -1,44 +1,66 @@
-"""The shared memory and doorbells of one node's campaign, and which worker inherits which."""
+"""The shared memory and doorbells of one group of workers, and which of them inherits which."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
 
-from pal.runtime.orders import Job, Order, Shared
-from pal.transport.board import Board
+from pal.runtime.orders import Job, Key, Order, Shared
+from pal.transport.board import Board, Meter
 from pal.transport.doorbell import Doorbell, create_doorbell
 from pal.transport.segment import Segment
 from pal.transport.slots import ALIVE, Slots
 
 _POST_LIMIT = 4 << 30
+_SLEEP_ON_BELLS = ("exchange", "relay", "generator", "outpost", "predictor")
+"""All others sleep at their channels."""
 
 
 class Roads:
-    """All roads between the workers of `jobs`."""
+    """All roads between workers on one node that need each other: a shard, or one alone.
+
+    Walkers on another node have a place here, too (`outpost`), and so has an exchange that is
+    elsewhere (`relay`); the agent answers at their doorbells.
+    """
 
     def __init__(self, jobs: Sequence[Job], slot_size: int) -> None:
-        self.board = Board.create(len(jobs) + 2)
-        self._rows = {(job.role, job.index): row for row, job in enumerate(jobs)}
-        hosts = [job for job in jobs if job.role == "generator"]
-        predictors = [job for job in jobs if job.role == "predictor"]
-        self.bells: dict[tuple[str, int], Doorbell] = {
-            (job.role, job.index): create_doorbell()
-            for job in jobs
-            if job.role in ("exchange", "generator", "predictor")
+        self.board = Board.create(len(jobs))
+        self._rows = {job.key: row for row, job in enumerate(jobs)}
+        self.bells: dict[Key, Doorbell] = {
+            job.key: create_doorbell() for job in jobs if job.role in _SLEEP_ON_BELLS
         }
+        self.centre = next((job for job in jobs if job.role in ("exchange", "relay")), None)
+        """The exchange, or what stands for it."""
+        self.hosts = [job for job in jobs if job.role in ("generator", "outpost")]
+        predictors = [job for job in jobs if job.role == "predictor"]
         self.slot_size = slot_size
-        self.walkers = sum(len(job.walkers) for job in hosts)
+        self._first: dict[Key, int] = {}
+        self.walkers = 0
+        for host in self.hosts:
+            self._first[host.key] = self.walkers
+            self.walkers += len(host.walkers)
         self.slots: Slots | None = None
-        if hosts:
+        if self.hosts:
             self.slots = Slots.create(self.walkers, slot_size)
-            self.slots.header["state"][:] = ALIVE
+            for host in self.hosts:
+                if host.role == "generator":
+                    self.slots.header["state"][self.places(host)] = ALIVE
         size = min(_POST_LIMIT, 2 * slot_size * max(16, self.walkers) + (1 << 20))
         self.posts = {job.index: Segment.create(size) for job in predictors}
 
-    def row(self, job: Job) -> int:
-        """Return the job's row on the board; jobs outside the plan share the last one."""
-        return self._rows.get((job.role, job.index), len(self._rows))
+    def places(self, host: Job) -> slice:
+        """Return the rows of a host's walkers in the slots."""
+        first = self._first[host.key]
+        return slice(first, first + len(host.walkers))
+
+    def meter(self, job: Job) -> Meter:
+        """Return a worker's row on the board."""
+        return self.board.meter(self._rows[job.key])
+
+    def wake_centre(self) -> None:
+        """Make the exchange, or what stands for it, look at its walkers."""
+        if self.centre is not None:
+            self.bells[self.centre.key].ring()
 
     def order(self, job: Job, channel: socket.socket) -> tuple[Order, list[int]]:
         """Return a worker's order, and the descriptors it inherits in their order."""
@@ -55,11 +77,12 @@ class Roads:
             (slots,) = place(self.slots.segment.fd)
         shared = Shared(
             board=1,
-            board_rows=len(self._rows) + 2,
-            row=self.row(job),
+            board_rows=len(self._rows),
+            row=self._rows[job.key],
             slots=slots,
             slot_count=self.walkers,
             slot_size=self.slot_size,
+            first=self._first.get(job.key, 0),
             bells=bells,
             posts=place(*self._posts_of(job)),
         )
@@ -67,15 +90,13 @@ class Roads:
 
     def _bells_of(self, job: Job) -> list[Doorbell]:
         """A worker's own doorbell, then those that it rings."""
-        own = self.bells.get((job.role, job.index))
-        if own is None:
+        if self.centre is None or job.key not in self.bells:
             return []
+        own = self.bells[job.key]
         if job.role != "exchange":
-            return [own, self.bells["exchange", 0]]
-        return [own, *self._sorted("generator"), *self._sorted("predictor")]
-
-    def _sorted(self, role: str) -> list[Doorbell]:
-        return [self.bells[key] for key in sorted(self.bells) if key[0] == role]
+            return [own, self.bells[self.centre.key]]
+        hosts = [self.bells[host.key] for host in self.hosts]
+        return [own, *hosts, *(self.bells["predictor", index] for index in sorted(self.posts))]
 
     def _posts_of(self, job: Job) -> list[int]:
         if job.role == "exchange":

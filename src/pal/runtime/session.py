@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,18 @@ from pal.ledger import entries
 from pal.ledger.directory import RunDirectory, write_atomically
 from pal.records import Sample
 from pal.runtime import messages as msg
-from pal.runtime.agent import Agent, Died, Left, News, Said, Worker
+from pal.runtime.agent import KERNEL_OF, Died, Left, Said
 from pal.runtime.books import Books
 from pal.runtime.carrier import Carrier
+from pal.runtime.cluster import Cluster, News, NodeLost, Station, StopWished
 from pal.runtime.gauges import Gauges
 from pal.runtime.happenings import Happening, Note, Outcome
 from pal.runtime.interrupts import Interrupts
 from pal.runtime.orders import Job
 from pal.runtime.placement import Placement, place, specs
 from pal.runtime.releases import Releases
-from pal.runtime.roads import Roads
 from pal.runtime.rules import restored_of, rules_of
+from pal.runtime.seats import Group
 from pal.runtime.worker import clear
 from pal.settings import Settings, dump
 
@@ -48,7 +50,8 @@ class Session:
         settings: Settings,
         directory: RunDirectory,
         paths: tuple[str, ...],
-        home: Path | None = None,
+        home: Path | None,
+        cluster: Cluster,
     ) -> None:
         self.settings = settings
         self.directory = directory
@@ -56,18 +59,15 @@ class Session:
         self.home = home
         self.outcome: Outcome | None = None
         self.kernels = specs(settings, paths)
-        self.placement: Placement = place(settings, directory.path, self.kernels, home)
-        self.roads = Roads(self.placement.jobs, settings.exchange.slot_size)
-        self.agent = Agent(self.roads, settings.restart.budget, settings.restart.delay)
-        self.releases = Releases(self.agent, directory.models, settings.model.members)
-        try:
-            self.releases.restore(settings.model.weights)
-            self._books = Books(directory.path)
-        except BaseException:
-            self.roads.close()
-            raise
-        self._carrier = Carrier(self.agent, self._books, self.releases, lambda: self.clock)
-        self._gauges = Gauges(self.placement.jobs, self.roads, self._books.last)
+        self.cluster = cluster
+        self.placement: Placement = place(
+            settings, directory.path, self.kernels, home, cluster.machines
+        )
+        self.releases = Releases(cluster, directory.models, settings.model.members)
+        self.releases.restore(settings.model.weights)
+        self._books = Books(directory.path)
+        self._carrier = Carrier(cluster, self._books, self.releases, lambda: self.clock)
+        self._gauges = Gauges(self.placement.jobs, cluster.readings, self._books.last)
         self._interrupts = Interrupts()
         self._manager: Manager | None = None
         self._held: list[News] = []
@@ -78,7 +78,7 @@ class Session:
         self._start = time.monotonic()
         self._tick_at = 0.0
         self._metric_at = 0.0
-        self._hearers: dict[type, Callable[[Worker, Any], None]] = {
+        self._hearers: dict[type, Callable[[Station, Any], None]] = {
             msg.Ready: self._welcome,
             msg.Proposal: self._on_proposal,
             msg.LabelDone: self._on_label,
@@ -121,22 +121,23 @@ class Session:
             )
         )
         clear(self.directory.scratch)  # what a killed session left
-        self.agent.open()
-        self.agent.watch(self._books.fd, self._take_durable)
-        self.agent.watch(self._interrupts.fd, self._take_signals)
-        for job in self.placement.jobs:
-            self.agent.start(job)
+        self.cluster.open()
+        self.cluster.watch(self._books.fd, self._take_durable)
+        self.cluster.watch(self._interrupts.fd, self._take_signals)
+        for group in self.placement.groups:
+            self.cluster.start(group)
         initial = "initial" in self.kernels and not self._books.past.next_sample
         if initial and self.settings.oracle.enabled:
             where, seed = self.directory.path, self.settings.seed
-            self.agent.start(Job("sampler", 0, self.kernels, where, seed, self.home))
+            sampler = Job("sampler", 0, self.kernels, where, seed, self.home)
+            self.cluster.start(Group(0, (sampler,)))
         else:
             self._direct(())
 
     def _loop(self) -> Iterator[Happening]:
         while self._carrier.finish is None and self.outcome is None:
             wait = self._tick_at - time.monotonic()
-            for news in self.agent.poll(max(0.0, wait)):
+            for news in self.cluster.poll(max(0.0, wait)):
                 self._hear(news)
             self._tick()
             yield from self._tell()
@@ -162,15 +163,13 @@ class Session:
         samples, uncertain = self._gauges.explored()
         self._feed(ev.Explored(self.clock, samples, uncertain))
         self._feed(ev.Tick(self.clock))
-        self.releases.catch_up()
-        # Hosts decide without a lock whether to ring; should two ever miss each other, this helps.
-        self.roads.bells["exchange", 0].ring()
+        self._carrier.level()
         self._take_snapshot()
 
     def _take_snapshot(self, final: bool = False) -> None:
         assert self._manager is not None
         loss = sum(self._losses.values()) / len(self._losses) if self._losses else None
-        restarts = sum(worker.restarts for worker in self.agent.workers.values())
+        restarts = sum(station.restarts for station in self.cluster.stations.values())
         snapshot = self._gauges.read(
             self._manager, self.clock, loss, self.releases.version, restarts
         )
@@ -233,21 +232,28 @@ class Session:
             self._carrier.carry(command)
 
     def _hear(self, news: News) -> None:
-        worker = news.worker
-        if worker.job.role == "sampler":
+        if isinstance(news, StopWished):
+            self.request_stop(news.reason, patient=True)
+        elif isinstance(news, NodeLost):
+            self._hear_loss(news)
+        else:
+            self._hear_worker(self.cluster.stations[news.key], news)
+
+    def _hear_worker(self, station: Station, news: Said | Died | Left) -> None:
+        if station.job.role == "sampler":
             self._hear_sampler(news)
         elif isinstance(news, Died) and _cannot_start(news):
             self._report(news.failure)
-            error = KernelError(f"{worker.job.name} cannot start: {news.failure.message}")
+            error = KernelError(f"{station.job.name} cannot start: {news.failure.message}")
             self._end(Outcome(str(error), True, error))
         elif self._manager is None:
             self._held.append(news)
         elif isinstance(news, Said):
-            self._hear_message(worker, news.message)
+            self._hearers[type(news.message)](station, news.message)
         elif isinstance(news, Died):
-            self._hear_death(news)
+            self._hear_death(station, news)
 
-    def _hear_sampler(self, news: News) -> None:
+    def _hear_sampler(self, news: Said | Died | Left) -> None:
         if self._manager is not None:
             return  # it has done its work, and may have been killed after it
         if isinstance(news, Said) and isinstance(news.message, msg.Proposal):
@@ -261,47 +267,47 @@ class Session:
         elif isinstance(news, Left):
             self._direct(())
 
-    def _hear_message(self, worker: Worker, message: Any) -> None:
-        self._hearers[type(message)](worker, message)
-
-    def _on_proposal(self, _: Worker, message: msg.Proposal) -> None:
-        self._carrier.received(len(message.samples))
+    def _on_proposal(self, exchange: Station, message: msg.Proposal) -> None:
+        self._carrier.received(exchange.job.index, len(message.samples))
         self._propose(message)
 
-    def _on_label(self, worker: Worker, message: msg.LabelDone) -> None:
-        index = worker.job.index
+    def _on_label(self, station: Station, message: msg.LabelDone) -> None:
+        index = station.job.index
         self._carrier.answered(index, message)
         self._feed(ev.LabelReturned(self.clock, index, message.identity))
         self._carrier.unwanted(message.identity)
 
-    def _on_refusal(self, worker: Worker, message: msg.LabelRefused) -> None:
-        index = worker.job.index
+    def _on_refusal(self, station: Station, message: msg.LabelRefused) -> None:
+        index = station.job.index
         self._carrier.idle(index)
         self._report(message.failure)
         self._feed(ev.LabelFailed(self.clock, index, message.identity, message.failure))
 
-    def _on_epoch(self, worker: Worker, message: msg.Epoch) -> None:
-        self._losses[worker.job.index] = _mean_loss(message)
-        self._feed(ev.EpochDone(self.clock, worker.job.index))
+    def _on_epoch(self, station: Station, message: msg.Epoch) -> None:
+        self._losses[station.job.index] = _mean_loss(message)
+        self._feed(ev.EpochDone(self.clock, station.job.index))
 
-    def _on_weights(self, worker: Worker, message: msg.NewWeights) -> None:
-        self.releases.release(message.members, self._carrier.taught(worker.job.index))
+    def _on_weights(self, station: Station, message: msg.NewWeights) -> None:
+        self.releases.release(message.members, self._carrier.taught(station.job.index))
 
-    def _on_round_done(self, worker: Worker, message: msg.RoundDone) -> None:
+    def _on_round_done(self, station: Station, message: msg.RoundDone) -> None:
         self.releases.store()
         version = self.releases.version
-        self._feed(ev.TrainingDone(self.clock, worker.job.index, message.round, version))
+        self._feed(ev.TrainingDone(self.clock, station.job.index, message.round, version))
 
-    def _on_installed(self, worker: Worker, message: msg.Installed) -> None:
-        self.releases.announce(self._carrier.worker("exchange"), worker)
-        complete = self.releases.complete
-        self._feed(ev.WeightsInstalled(self.clock, message.version, complete))
+    def _on_installed(self, station: Station, message: msg.Installed) -> None:
+        if station.job.role == "predictor":
+            # The exchange it works for has no members of its own, but must know their version.
+            exchange = self._carrier.station("exchange", station.job.shard)
+            self.cluster.send(exchange, msg.NewWeights({}, message.version))
+        self.releases.installed(station, message.version)
+        self._tell_version()
 
-    def _on_ranked(self, _: Worker, message: msg.Ranked) -> None:
+    def _on_ranked(self, _: Station, message: msg.Ranked) -> None:
         ranked, order = tuple(message.identities), tuple(message.order)
         self._feed(ev.QueueRanked(self.clock, ranked, order, dict(message.uncertainty)))
 
-    def _on_failed(self, _: Worker, message: msg.Failed) -> None:
+    def _on_failed(self, _: Station, message: msg.Failed) -> None:
         self._report(message.failure)
         if message.failure.kind == "GivenUp":
             self._lose((message.failure.index,), message.failure)
@@ -313,50 +319,76 @@ class Session:
             error = WorkerError(f"every walker was given up; the last one: {failure}")
             self._end(Outcome(str(error), True, error))
 
-    def _welcome(self, worker: Worker, message: msg.Ready) -> None:
+    def _welcome(self, station: Station, message: msg.Ready) -> None:
         """Bring a worker that has just come up, first or again, to where the campaign is."""
-        now, index = self.clock, worker.job.index
-        self._lost.difference_update(worker.job.walkers)
-        if worker.job.role == "oracle":
+        if not station.ready:
+            return  # it has died again since
+        now, index = self.clock, station.job.index
+        self._lost.difference_update(station.job.walkers)
+        if station.job.role == "oracle":
             self._feed(ev.OracleReady(now, index))
-        elif worker.job.role == "trainer":
+        elif station.job.role == "trainer":
             self._carrier.welcome_trainer(index)
             self._feed(ev.TrainerReady(now, index))
-        elif worker.job.role == "predictor":
-            self.releases.install(worker)
-        elif worker.job.role == "exchange":
-            self._carrier.welcome_exchange(worker, message.hears_labels)
+        elif station.job.role == "predictor":
+            self.releases.welcome(station)
+        elif station.job.role == "exchange":
+            self._carrier.welcome_exchange(station, message.hears_labels)
 
-    def _hear_death(self, news: Died) -> None:
-        worker, failure = news.worker, news.failure
-        index = worker.job.index
-        if worker.job.role == "oracle":
+    def _hear_death(self, station: Station, news: Died) -> None:
+        failure = self._miss(station, news.failure)
+        self._report(failure)
+        if news.given_up:
+            self._given_up(station, failure)
+
+    def _miss(self, station: Station, failure: Failure) -> Failure:
+        """Note that a worker is gone; return the failure with the sample it was at."""
+        role, index = station.job.role, station.job.index
+        if role == "oracle":
             failure = self._carrier.with_sample(index, failure)
             if failure.sample is not None:
-                worker.budget.forgive()
+                self.cluster.forgive(station)
                 for scratch in self.directory.scratch.glob(f"{failure.sample}-*"):
                     clear(scratch)
             self._feed(ev.OracleLost(self.clock, index, failure))
-        elif worker.job.role == "trainer":
+        elif role == "trainer":
             self._feed(ev.TrainerLost(self.clock, index, failure))
-        self._report(failure)
-        if news.given_up:
-            self._given_up(worker, failure)
+        elif role in ("exchange", "predictor"):
+            self._carrier.lost_predictor(station)
+            if self.releases.everywhere:  # it may be the one that the others waited for
+                self._tell_version()
+        return failure
 
-    def _given_up(self, worker: Worker, failure: Failure) -> None:
+    def _tell_version(self) -> None:
+        complete = self.releases.complete
+        self._feed(ev.WeightsInstalled(self.clock, self.releases.everywhere, complete))
+
+    def _hear_loss(self, news: NodeLost) -> None:
+        """Go on without a node: its labels are queued again, its walkers go on elsewhere."""
+        self._report(news.failure)
+        if news.moved:
+            names = ", ".join(station.job.name for station in news.moved)
+            self._say(f"started elsewhere: {names}", "warning")
+        for station in (*news.moved, *news.homeless):
+            role, index = station.job.role, station.job.index
+            failure = replace(news.failure, role=KERNEL_OF.get(role, "prediction"), index=index)
+            if self._manager is not None:
+                self._miss(station, replace(failure, kind="lost", traceback=""))
+        for station in news.homeless:
+            self._given_up(station, news.failure)
+
+    def _given_up(self, station: Station, failure: Failure) -> None:
         """End the campaign unless others of the same role can go on without this worker."""
-        role = worker.job.role
-        if role == "generator":
-            self._lose(worker.job.walkers, failure)
-        others = [
-            w
-            for w in self.agent.workers.values()
-            if w.job.role == role and (w.alive or w.restart_at is not None)
-        ]
-        text = f"{worker.job.name} died {worker.restarts + 1} times and is given up"
+        role = station.job.role
+        if role in ("generator", "exchange"):
+            self._lose(station.job.walkers or station.job.rows, failure)
+        others = [other for other in self.cluster.of(role) if not other.given_up]
+        text = f"{station.job.name} died {station.restarts + 1} times and is given up"
+        if failure.kind == "NodeLost":
+            text = f"there is no room elsewhere for {station.job.name}"
         # Hosts that died in the same moment, of which nobody has told yet, are not alive either.
         exploring = role == "generator" and len(self._lost) < self.settings.generator.walkers
-        if exploring or (role == "oracle" and others):
+        if exploring or (role in ("oracle", "exchange") and others):
             self._say(f"{text}; {len(others)} others go on", "warning")
             return
         error = WorkerError(f"{text}. Last failure: {failure}")
@@ -398,15 +430,15 @@ class Session:
     def _close(self) -> None:
         """End all workers; put on the disk all that is known."""
         books = self._books
+        hurried = self._interrupts.count > 1 or books.error is not None
+        self._carrier.kill_working()
+        for news in self.cluster.close(patience=1.0 if hurried else 20.0):
+            self._keep(news)
         try:
             if self._manager is not None and books.error is None:
                 self._take_snapshot(final=True)
         except LedgerError as error:
             books.error, self.outcome = error, Outcome(str(error), True, error)
-        hurried = self._interrupts.count > 1 or books.error is not None
-        self._carrier.kill_working()
-        for news in self.agent.close(patience=1.0 if hurried else 20.0):
-            self._keep(news)
         outcome = self.outcome or Outcome("interrupted by an error", True)
         try:
             if books.error is None:
@@ -415,14 +447,12 @@ class Session:
             books.close()
         except LedgerError as error:
             self.outcome = Outcome(str(error), True, error)
-        finally:
-            self.roads.close()
 
     def _keep(self, news: News) -> None:
         """Of what workers still said while they ended, keep labels and weights."""
         if not isinstance(news, Said):
             return
-        message, index = news.message, news.worker.job.index
+        message, (_, index) = news.message, news.key
         if isinstance(message, msg.LabelDone):
             with contextlib.suppress(LedgerError):
                 self._books.label(self.clock, message, index)
@@ -438,4 +468,4 @@ def _mean_loss(message: msg.Epoch) -> float:
 def _cannot_start(news: Died) -> bool:
     """Whether the kernel itself says that no restart would help."""
     wrong = news.failure.kind in ("KernelImportError", "ContractError")
-    return wrong and not news.worker.was_ready
+    return wrong and not news.was_ready

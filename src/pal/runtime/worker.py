@@ -53,6 +53,7 @@ class Desktop:
         self.bells: list[Doorbell] = [
             attach_doorbell(tuple(fds[place] for place in bell)) for bell in shared.bells
         ]
+        self.first = shared.first
         self.slots: Slots | None = None
         if shared.slots >= 0:
             self.slots = Slots(_segment(fds[shared.slots]), shared.slot_count, shared.slot_size)

@@ -19,7 +19,7 @@ from pal.monitor.metrics import Snapshot
 from pal.records import Batch, Feedback, Prediction
 from pal.roles import Context
 from pal.runtime.campaign import Campaign
-from pal.runtime.placement import available_cores
+from pal.runtime.machines import available_cores
 from pal.testing.noop import Constant, Content, Sleeper, Still
 
 

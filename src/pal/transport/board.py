@@ -71,6 +71,11 @@ class Meter:
         since = self["since"]
         return self["busy"] + (max(0.0, now - since) if since else 0.0)
 
+    def reading(self, now: float) -> dict[str, float]:
+        """Return all that is counted here, as of now, for who cannot look at this board."""
+        counted = dict(zip(COLUMNS[2:7], self._row[2:7].tolist(), strict=True))
+        return {"busy": self.busy_until(now), **counted}
+
     def begin(self) -> float:
         """Note that work begins; return the time."""
         now = time.monotonic()

@@ -11,7 +11,7 @@ have the same stride, so the samples of all of them are gathered by one indexed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -150,12 +150,11 @@ class Slots:
         """How many walkers wait for an answer."""
         return int(np.count_nonzero(self.header["sent"] != self.header["answered"]))
 
-    def forget(self, walkers: Iterable[int]) -> None:
+    def forget(self, walkers: slice) -> None:
         """Let the exchange go on without walkers whose host is gone."""
-        for walker in walkers:
-            if self.header["state"][walker] == ALIVE:
-                self.header["state"][walker] = ABSENT
-            self.header["answered"][walker] = self.header["sent"][walker]
+        state = self.header["state"][walkers]
+        state[state == ALIVE] = ABSENT
+        self.header["answered"][walkers] = self.header["sent"][walkers]
 
     def columns(self, layout: Layout, feedback: bool, shift: int = 0) -> dict[str, Array]:
         """View the same name in the slots of all walkers as one strided array (walkers, ...)."""
@@ -253,17 +252,23 @@ class HostSlots:
         """
         return len(self._living) <= 1 or self._slots.due
 
-    def receive(self) -> Sequence[tuple[Sequence[int], Sequence[Feedback] | None]]:
+    def receive(
+        self, among: Sequence[int] | None = None
+    ) -> Sequence[tuple[Sequence[int], Sequence[Feedback] | None]]:
         """Return (rows, feedback) for the walkers whose answers are there.
+
+        A host moves its walkers at once, so those that have an answer and have sent nothing
+        since are all that live. Who sends later names those that wait: `among`.
 
         Those whose feedback has one layout and version come together, as `Feedbacks` unless it
         is one walker alone. The feedback is their own copy, or None where samples were rejected.
         """
-        if len(self._living) > _MANY:
+        if among is None and len(self._living) > _MANY:
             alike = self._sort_many()
         else:
             answered, sent = self._answered, self._sent
-            rows = [row for row in self._living if answered[row] == sent[row]]
+            living = self._living if among is None else among
+            rows = [row for row in living if answered[row] == sent[row]]
             if len(rows) == 1 and self._verdict[row := rows[0]] == OK:
                 reader = self._readers.get(self._key[row]) or self._reader(row)
                 return ((rows, (reader.one(row, self._scalars),)),)
@@ -354,6 +359,10 @@ class ExchangeSlots:
             layout = self._slots.layout(walker, feedback=False)
             self._columns[key] = self._slots.columns(layout, feedback=False)
         return self._columns[key]
+
+    def recall(self, who: NDArray[np.intp], stamps: Array) -> None:
+        """Answer next what these walkers had sent by then, and not what was gathered last."""
+        self._taken[who] = stamps
 
     def answer(self, who: NDArray[np.intp], feedback: Feedbacks) -> None:
         """Write the feedback into the slots of these walkers. The caller rings the hosts."""

@@ -74,8 +74,10 @@ class ExchangeDesk:
         self._local: Committee | None = None
         self._pool: Pool | None = None
         self._save_at = time.monotonic() + job.save_interval
-        selector: Selector = job.kernels["selector"].build(desk.context("selector", 0, 1))
-        state = desk.run.load_state("selector", 0)
+        selector: Selector = job.kernels["selector"].build(
+            desk.context("selector", job.index, job.shard_count)
+        )
+        state = desk.run.load_state("selector", job.index)
         if state is not None and hasattr(selector, "set_state"):
             selector.set_state(state)
         self._selector = selector
@@ -90,6 +92,7 @@ class ExchangeDesk:
             self._manager,
             desk.meter,
             serial=job.serial,
+            numbers=np.array(job.rows, np.intp),
         )
 
     def _build_committee(self) -> Predicts:
@@ -145,7 +148,7 @@ class ExchangeDesk:
         if self._pool is not None:
             self._pool.save()
         if hasattr(self._selector, "get_state"):
-            self._desk.run.save_state("selector", 0, self._selector.get_state())
+            self._desk.run.save_state("selector", self._desk.job.index, self._selector.get_state())
         self._save_at = time.monotonic() + self._desk.job.save_interval
 
     def _read_mail(self) -> bool:

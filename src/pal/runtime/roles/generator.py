@@ -82,7 +82,7 @@ class Host:
         walkers = desk.job.walkers
         source = WalkerSource(desk)
         self._pool = Pool(walkers, source, source, desk.job.restarts)
-        self._slots = HostSlots(desk.slots, walkers[0], len(walkers))
+        self._slots = HostSlots(desk.slots, desk.first, len(walkers))
         self._rung = time.monotonic()
         self._news = False
         self._save_at = self._rung + desk.job.save_interval

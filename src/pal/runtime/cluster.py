@@ -1,0 +1,298 @@
+"""The cluster: all nodes of a campaign, as the head sees them. One machine is a cluster of one.
+
+Every order goes over the fabric, to the head's own node, too; so there is one way for all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pal.errors import Failure
+from pal.runtime import wire
+from pal.runtime.agent import Agent, Died, Left, Said
+from pal.runtime.agent import News as WorkerNews
+from pal.runtime.machines import Machine
+from pal.runtime.messages import Ready
+from pal.runtime.node import HEAD, PULSE, Node
+from pal.runtime.orders import Job, Key
+from pal.runtime.seats import Group, relocate
+from pal.transport.fabric import Fabric, Lost
+
+_LAST_WORD = 5.0
+"""Seconds to get rid of the last messages."""
+
+_LATE = 15.0
+"""Seconds beyond its patience that a node may take to close."""
+
+
+@dataclass(slots=True, eq=False)
+class Station:
+    """One job of the campaign, whichever process does it, on whichever node."""
+
+    job: Job
+    node: int
+    ready: bool = False
+    """Whether its process has come up, and is not known to have died since."""
+    given_up: bool = False
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """A node is gone, with all its workers; those of `moved` are started elsewhere."""
+
+    failure: Failure
+    moved: tuple[Station, ...]
+    homeless: tuple[Station, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopWished:
+    """Something outside the workers asks for the end: a signal to an agent."""
+
+    reason: str
+
+
+News: TypeAlias = WorkerNews | NodeLost | StopWished
+
+
+class Cluster:
+    """Starts workers on their nodes, passes messages on, and notices when a node is lost."""
+
+    def __init__(
+        self, fabric: Fabric, agent: Agent, machines: Sequence[Machine], silence: float
+    ) -> None:
+        self.machines = tuple(machines)
+        self.stations: dict[Key, Station] = {}
+        self._fabric = fabric
+        self._node = Node(fabric, agent)
+        self._silence = silence
+        self._groups: list[Group] = []
+        self._news: list[News] = []
+        now = time.monotonic()
+        self._heard = {m.rank: now for m in machines if m.rank != HEAD}
+        """When each of the other nodes gave its last sign of life."""
+        self._looked = now
+        self._pulse_at = 0.0
+        self._closing = False
+        self._closed: set[int] = set()
+        self._lost: set[int] = set()
+        self._readings: dict[tuple[int, Key], Mapping[str, float]] = {}
+        self._hearers: dict[type, Callable[[int, Any], None]] = {
+            wire.Told: lambda _, message: self._on_told(message.news),
+            wire.Pulse: lambda rank, message: self._note(rank, message.readings),
+            wire.Closed: self._on_closed,
+            wire.Signalled: lambda rank, message: self._news.append(
+                StopWished(f"{message.name} received by the agent of {self._name(rank)}")
+            ),
+            wire.Broken: self._on_broken,
+        }
+
+    def open(self) -> None:
+        """Get ready to start workers on the head's own node."""
+        self._node.agent.open()
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back whenever this descriptor becomes readable."""
+        self._node.agent.watch(fd, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching a descriptor."""
+        self._node.agent.unwatch(fd)
+
+    # Orders ----------------------------------------------------------------------------------
+
+    def start(self, group: Group) -> None:
+        """Start a group of workers on its node."""
+        self._groups.append(group)
+        for job in group.jobs:
+            if job.process:
+                station = self.stations.setdefault(job.key, Station(job, group.node))
+                station.job, station.node = job, group.node
+        self._fabric.send(group.node, wire.Start(group.jobs))
+        for job in group.jobs:
+            if job.role == "exchange":
+                for rank in (HEAD, *self._heard):
+                    self._fabric.send(rank, wire.Route(job.shard, group.node))
+
+    def send(self, station: Station, message: Any) -> None:
+        """Send a message; to a worker that is gone it is lost, and its death is news already."""
+        self._fabric.send(station.node, wire.Tell(station.job.key, message), station.job.key)
+
+    def spread(self, stations: Sequence[Station], message: Any) -> None:
+        """Send one message to several workers; over many nodes it goes as down a tree."""
+        if len(stations) == 1:
+            self.send(stations[0], message)
+        elif stations:
+            targets = tuple((station.node, station.job.key) for station in stations)
+            self._node.obey(HEAD, wire.Spread(targets, message))
+
+    def kill(self, station: Station, kind: str, reason: str) -> None:
+        """Kill a worker's process group; its death is told as this failure."""
+        self._fabric.send(station.node, wire.Kill(station.job.key, kind, reason))
+
+    def forgive(self, station: Station) -> None:
+        """Do not hold its deaths so far against a worker."""
+        self._fabric.send(station.node, wire.Forgive(station.job.key))
+
+    def of(self, role: str) -> list[Station]:
+        """Return the stations of one role."""
+        return [station for key, station in self.stations.items() if key[0] == role]
+
+    def host(self, station: Station) -> str:
+        """Return the name of the machine a station is on."""
+        return self._machine(station.node).host
+
+    # News ------------------------------------------------------------------------------------
+
+    def poll(self, timeout: float) -> list[News]:
+        """Wait for news, at most so long, and return them."""
+        self._node.work(max(0.0, min(timeout, self._fabric.pause)))
+        for letter in self._fabric.receive():
+            if isinstance(letter, Lost):
+                self._lose(letter.rank, letter.reason)
+            elif letter.source != HEAD and letter.source not in self._heard:
+                continue  # it was told to end, and what it says comes too late
+            else:
+                self._hear(letter.source, letter.message)
+        self._keep_touch()
+        news, self._news = self._news, []
+        return news
+
+    def _hear(self, rank: int, message: Any) -> None:
+        if rank != HEAD:
+            self._heard[rank] = time.monotonic()
+        hearer = self._hearers.get(type(message))
+        if hearer is None:
+            self._node.obey(rank, message)
+        else:
+            hearer(rank, message)
+
+    def _on_told(self, news: WorkerNews) -> None:
+        station = self.stations.get(news.key)
+        if station is None:
+            return
+        if isinstance(news, Died):
+            station.ready, station.given_up = False, news.given_up
+            station.restarts += not news.given_up
+        elif isinstance(news, Left):
+            station.ready = False
+        elif isinstance(news, Said) and isinstance(news.message, Ready):
+            station.ready = True
+        self._news.append(news)
+
+    def _note(self, rank: int, readings: Mapping[Key, Mapping[str, float]]) -> None:
+        for key, reading in readings.items():
+            self._readings[rank, key] = reading
+
+    def _on_closed(self, rank: int, message: wire.Closed) -> None:
+        self._note(rank, message.readings)
+        self._closed.add(rank)
+
+    def _on_broken(self, rank: int, message: wire.Broken) -> None:
+        self._lose(rank, message.reason, message.traceback)
+
+    def readings(self) -> dict[Key, dict[str, float]]:
+        """Return what every worker has counted, over all nodes on which it was."""
+        if not self._node.closed:
+            self._note(HEAD, self._node.agent.read())
+        totals: dict[Key, dict[str, float]] = {}
+        for (_, key), reading in self._readings.items():
+            sums = totals.setdefault(key, dict.fromkeys(reading, 0.0))
+            for name, value in reading.items():
+                sums[name] += value
+        return totals
+
+    # Signs of life ---------------------------------------------------------------------------
+
+    def _keep_touch(self) -> None:
+        """Give a sign of life, and see who has given none."""
+        now = time.monotonic()
+        if now - self._looked > self._silence / 2:
+            # This process stood still itself, and cannot judge others by its clock.
+            self._heard = dict.fromkeys(self._heard, now)
+        self._looked = now
+        if now < self._pulse_at:
+            return
+        self._pulse_at = now + PULSE
+        for rank, heard in list(self._heard.items()):
+            if now - heard > self._silence:
+                self._lose(rank, f"its agent gave no sign of life for {now - heard:.0f} s")
+            else:
+                self._fabric.send(rank, wire.Pulse())
+
+    def _lose(self, rank: int, reason: str, traceback: str = "") -> None:
+        """Go on without a node: start its workers elsewhere where there is room."""
+        if rank not in self._heard:
+            return
+        del self._heard[rank]
+        self._lost.add(rank)
+        for other in (HEAD, *self._heard):
+            self._fabric.send(other, wire.Lose(rank, f"the campaign goes on without it: {reason}"))
+        stations = [s for s in self.stations.values() if s.node == rank and not s.given_up]
+        for station in stations:
+            station.ready = False
+        moved, homeless = relocate(self._groups, self._living(rank), rank)
+        self._groups = [group for group in self._groups if group.node != rank]
+        left_out = tuple(self.stations[job.key] for job in homeless)
+        for station in left_out:
+            station.given_up = True
+        failure = Failure(
+            "agent",
+            rank,
+            "NodeLost",
+            f"{self._name(rank)} is lost: {reason}",
+            host=self._machine(rank).host,
+            traceback=traceback,
+        )
+        going_on = tuple(s for s in stations if not s.given_up)
+        self._news.append(NodeLost(failure, going_on, left_out))
+        if not self._closing:
+            for group in moved:
+                self.start(group)
+                for job in group.jobs:
+                    if job.process:
+                        self.stations[job.key].restarts += 1
+
+    def _living(self, *more: int) -> list[Machine]:
+        ranks = {HEAD, *self._heard, *more}
+        return [machine for machine in self.machines if machine.rank in ranks]
+
+    def _machine(self, rank: int) -> Machine:
+        return next(machine for machine in self.machines if machine.rank == rank)
+
+    def _name(self, rank: int) -> str:
+        return f"node {rank} ({self._machine(rank).host})"
+
+    # The end ---------------------------------------------------------------------------------
+
+    def close(self, patience: float) -> list[News]:
+        """End all workers on all nodes; kill those that take over `patience` seconds."""
+        self._closing = True
+        for rank in (HEAD, *self._heard):
+            self._fabric.send(rank, wire.Close(patience))
+        news: list[News] = []
+        deadline = time.monotonic() + patience + _LATE
+        while not self._closed >= {HEAD, *self._heard} and time.monotonic() < deadline:
+            news += self.poll(1.0)
+        return news
+
+    def end(self) -> None:
+        """Send all agents home, and hang up."""
+        self._node.kill_all()
+        farewell(self._fabric, self._heard)
+        self._fabric.close(lost=bool(self._lost))
+
+
+def farewell(fabric: Fabric, ranks: Iterable[int]) -> None:
+    """Tell agents that all is over, and wait a little until they have been told."""
+    waiting = set(ranks)
+    for rank in waiting:
+        fabric.send(rank, wire.Goodbye())
+    deadline = time.monotonic() + _LAST_WORD
+    while any(fabric.backlog(rank) for rank in waiting) and time.monotonic() < deadline:
+        fabric.receive()
+        time.sleep(min(fabric.pause, 0.01))
