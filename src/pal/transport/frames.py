@@ -34,7 +34,7 @@ def _room(size: int) -> memoryview:
     """Make a buffer; a large one is not cleared first, which would cost as much as filling it."""
     if size < _LARGE:
         return memoryview(bytearray(size))
-    return memoryview(np.empty(size, np.uint8)).cast("B")
+    return np.empty(size, np.uint8).data
 
 
 class Frame:
