@@ -103,6 +103,10 @@ class SlotTooSmallError(TransportError):
     """A sample or its feedback does not fit the shared-memory slot of its walker."""
 
 
+class WorldError(TransportError):
+    """The agents that a launcher started cannot talk to each other, or no longer can."""
+
+
 class WorkerError(PalError):
     """A worker process failed more often than its restart budget allows."""
 

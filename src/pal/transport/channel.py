@@ -11,14 +11,12 @@ from __future__ import annotations
 import pickle
 import select
 import socket
-import struct
 from collections import deque
 from typing import Any, Protocol
 
 from pal.errors import ChannelClosedError
+from pal.transport.frames import Frame, pack
 
-_HEAD = struct.Struct("<QI")
-_SIZE = struct.Struct("<Q")
 _CHUNK = 1 << 20
 
 
@@ -67,7 +65,7 @@ class SocketChannel:
         self._socket = sock
         self._outgoing: deque[memoryview] = deque()
         self.backlog = 0
-        self._frame = _Frame()
+        self._frame = Frame()
         self._ready: deque[Any] = deque()
         self._closed = False
 
@@ -83,12 +81,7 @@ class SocketChannel:
 
     def send(self, message: Any) -> None:
         """Queue a message and pass on what the other end takes at once."""
-        buffers: list[pickle.PickleBuffer] = []
-        head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-        parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
-        sizes = b"".join(_SIZE.pack(part.nbytes) for part in parts[1:])
-        parts.insert(0, memoryview(_HEAD.pack(len(head), len(buffers)) + sizes))
-        fresh = deque(part for part in parts if part.nbytes)
+        fresh = deque(pack(message))
         self.push()
         if not self._outgoing:
             self._pass_on(fresh)
@@ -136,7 +129,7 @@ class SocketChannel:
                     return
                 if self._frame.fill(received):
                     self._ready.append(self._frame.message())
-                    self._frame = _Frame()
+                    self._frame = Frame()
                     return
         except BlockingIOError:
             return
@@ -164,47 +157,6 @@ class SocketChannel:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
-
-
-class _Frame:
-    """One message while it arrives: head, sizes, pickle, buffers, each read into its place."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytearray] = [bytearray(_HEAD.size)]
-        self._filled = 0
-
-    def room(self) -> memoryview:
-        return memoryview(self._parts[-1])[self._filled :]
-
-    def fill(self, received: int) -> bool:
-        """Note that bytes have arrived; tell whether the message is complete."""
-        self._filled += received
-        while self._filled == len(self._parts[-1]):
-            if not self._next():
-                return True
-            self._filled = 0
-        return False
-
-    def _next(self) -> bool:
-        """Make room for the next part that has any bytes; tell whether there is one."""
-        size, buffers = _HEAD.unpack(self._parts[0])
-        sizes = len(self._parts) > 1
-        if not sizes:
-            self._parts.append(bytearray(buffers * _SIZE.size))
-            if buffers:
-                return True
-        if len(self._parts) == 2:
-            self._parts.append(bytearray(size))
-            return True
-        while len(self._parts) < 3 + buffers:
-            (length,) = _SIZE.unpack_from(self._parts[1], (len(self._parts) - 3) * _SIZE.size)
-            self._parts.append(bytearray(length))
-            if length:
-                return True
-        return False
-
-    def message(self) -> Any:
-        return pickle.loads(self._parts[2], buffers=self._parts[3:])
 
 
 class InprocChannel:
