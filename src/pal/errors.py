@@ -95,16 +95,12 @@ class ChannelClosedError(TransportError):
     """The other end of a channel is gone."""
 
 
-class ClusterError(TransportError):
-    """The agents of a campaign do not fit together, or cannot reach each other."""
-
-
 class SlotTooSmallError(TransportError):
     """A sample or its feedback does not fit the shared-memory slot of its walker."""
 
 
 class WorldError(TransportError):
-    """The agents that a launcher started cannot talk to each other, or no longer can."""
+    """The agents of a campaign cannot talk to each other, or do not fit together."""
 
 
 class WorkerError(PalError):

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-from pal.errors import ClusterError
+from pal.errors import WorldError
 from pal.runtime import wire
 from pal.runtime.agent import Agent
 from pal.runtime.interrupts import Interrupts
@@ -31,17 +31,30 @@ class Deputy:
 
     def run(self) -> str:
         """Serve; return why it ended without the head's leave, or nothing."""
-        node, fabric = self._node, self._fabric
-        node.agent.open()
         with self._interrupts:
-            node.agent.watch(self._interrupts.fd, self._pass_on_signals)
-            while self._end is None:
-                node.work(fabric.pause)
-                for letter in fabric.receive():
-                    self._take(letter)
-                self._miss_head()
-            node.kill_all()
-        fabric.close(lost=self._losses or bool(self._end.reason))
+            self.open()
+            self._node.agent.watch(self._interrupts.fd, self._pass_on_signals)
+            while self.step(self._fabric.pause):
+                pass
+        return self.finish()
+
+    def open(self) -> None:
+        """Get ready to start workers."""
+        self._node.agent.open()
+
+    def step(self, wait: float) -> bool:
+        """Serve for at most so long; False when all is over."""
+        self._node.work(wait)
+        for letter in self._fabric.receive():
+            self._take(letter)
+        self._miss_head()
+        return self._end is None
+
+    def finish(self) -> str:
+        """End what still runs, and hang up."""
+        assert self._end is not None
+        self._node.kill_all()
+        self._fabric.close(lost=self._losses or bool(self._end.reason))
         return self._end.reason
 
     def _take(self, letter: Letter | Lost) -> None:
@@ -78,18 +91,18 @@ def serve(fabric: Fabric, own: wire.Hello) -> None:
     """Serve as an agent until the campaign ends.
 
     Raises:
-        ClusterError: it ended without the head's leave.
+        WorldError: it ended without the head's leave.
     """
     try:
         welcome = join(fabric, own)
         reason = "" if welcome is None else Deputy(fabric, welcome).run()
-    except ClusterError:
+    except WorldError:
         fabric.close(lost=True)
         raise
     except BaseException as error:
         _break_down(fabric, error)
     if reason:
-        raise ClusterError(f"the agent of rank {fabric.rank} on {own.machine.host} ends: {reason}")
+        raise WorldError(f"the agent of rank {fabric.rank} on {own.machine.host} ends: {reason}")
 
 
 def _break_down(fabric: Fabric, error: BaseException) -> None:

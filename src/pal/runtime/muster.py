@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pal import __version__
-from pal.errors import ClusterError
+from pal.errors import WorldError
 from pal.runtime import wire
 from pal.runtime.agent import Agent
 from pal.runtime.cluster import Cluster, farewell
 from pal.runtime.machines import Machine, shared, this_machine
 from pal.runtime.node import HEAD
 from pal.settings import Settings, dump
+from pal.transport import launch
 from pal.transport.alone import Alone
 from pal.transport.fabric import Fabric, Letter, Lost
 
@@ -38,9 +39,12 @@ def connect() -> Fabric:
     """Return the road to the other agents of this job; without any, one to this agent itself.
 
     Raises:
-        ClusterError: MPI is there, but does not connect what the launcher has started.
+        WorldError: MPI does not connect what the launcher has started; says what to do.
     """
-    return Alone()
+    started = launch.launched()
+    if started is None or started.size == 1:
+        return Alone()
+    return launch.connect(started)
 
 
 @contextmanager
@@ -48,7 +52,7 @@ def leading(fabric: Fabric, settings: Settings, own: wire.Hello) -> Iterator[Clu
     """Gather all agents as the head; send them home in the end.
 
     Raises:
-        ClusterError: they do not fit together.
+        WorldError: they do not fit together.
     """
     try:
         machines = gather(fabric, own)
@@ -69,7 +73,7 @@ def gather(fabric: Fabric, own: wire.Hello) -> tuple[Machine, ...]:
     """Hear from every agent, as the head; return what their nodes have.
 
     Raises:
-        ClusterError: one does not answer, is of another version, or has read other settings.
+        WorldError: one does not answer, is of another version, or has read other settings.
     """
     found = {HEAD: own}
     for letter in _letters(fabric, PATIENCE, lambda: len(found) == fabric.size):
@@ -77,7 +81,7 @@ def gather(fabric: Fabric, own: wire.Hello) -> tuple[Machine, ...]:
             found[letter.source] = letter.message
     missing = [rank for rank in range(fabric.size) if rank not in found]
     if missing:
-        raise ClusterError(
+        raise WorldError(
             f"{len(found)} of {fabric.size} agents are there; no word from rank "
             f"{', '.join(map(str, missing))} within {PATIENCE:.0f} s: look at what they print"
         )
@@ -89,12 +93,12 @@ def gather(fabric: Fabric, own: wire.Hello) -> tuple[Machine, ...]:
 def _compare(rank: int, own: wire.Hello, other: wire.Hello) -> None:
     who = f"the agent of rank {rank} on {other.machine.host}"
     if other.version != own.version:
-        raise ClusterError(
+        raise WorldError(
             f"{who} runs {other.version}, the head on {own.machine.host} {own.version}; install "
             "the same on all nodes, or activate the same environment"
         )
     if other.digest != own.digest:
-        raise ClusterError(
+        raise WorldError(
             f"{who} has read other settings than the head on {own.machine.host}; start all of "
             "them with the same settings file and options"
         )
@@ -105,7 +109,7 @@ def welcomed(fabric: Fabric, settings: Settings, directory: Path) -> Iterator[No
     """Begin the campaign on all nodes, once each of them sees the run directory.
 
     Raises:
-        ClusterError: a node does not see it.
+        WorldError: a node does not see it.
     """
     if fabric.size == 1:
         yield
@@ -139,20 +143,20 @@ def _await_sight(fabric: Fabric) -> None:
             seen[letter.source] = letter.message.problem
     problems = [text for text in seen.values() if text]
     if problems or len(seen) < fabric.size - 1:
-        raise ClusterError("; ".join(problems) or "an agent fell silent before the campaign began")
+        raise WorldError("; ".join(problems) or "an agent fell silent before the campaign began")
 
 
 def _letters(fabric: Fabric, seconds: float, done: Callable[[], bool]) -> Iterator[Letter]:
     """Yield what comes until `done`, or until the time is up.
 
     Raises:
-        ClusterError: a rank is gone.
+        WorldError: a rank is gone.
     """
     deadline = time.monotonic() + seconds
     while not done() and time.monotonic() < deadline:
         for letter in fabric.receive():
             if isinstance(letter, Lost):
-                raise ClusterError(
+                raise WorldError(
                     f"rank {letter.rank} ended before the campaign began: {letter.reason}"
                 )
             yield letter
@@ -164,7 +168,7 @@ def join(fabric: Fabric, own: wire.Hello) -> wire.Welcome | None:
     """Present an agent to the head; return how the campaign begins, None: not at all.
 
     Raises:
-        ClusterError: the head does not answer.
+        WorldError: the head does not answer.
     """
     fabric.send(HEAD, own)
     for letter in _letters(fabric, 2 * PATIENCE, lambda: False):
@@ -174,7 +178,7 @@ def join(fabric: Fabric, own: wire.Hello) -> wire.Welcome | None:
             problem = _problem(letter.message.token, own.machine.host)
             fabric.send(HEAD, wire.Sees(problem))
             return letter.message
-    raise ClusterError(f"the head did not answer within {2 * PATIENCE:.0f} s")
+    raise WorldError(f"the head did not answer within {2 * PATIENCE:.0f} s")
 
 
 def _problem(token: Path, host: str, seconds: float = 10.0) -> str:
