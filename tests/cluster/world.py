@@ -130,7 +130,7 @@ def run_on(
         own = wire.Hello(machine(rank, cores), own.version, own.digest)
         world.fabrics[rank].send(HEAD, own)
         world.recruits.append(Recruit(world.fabrics[rank], own))
-    monkeypatch.setattr(campaign_module, "connect", lambda: world.head)
+    monkeypatch.setattr(campaign_module, "connect", lambda nodes: world.head)
     if prepare is not None:
         prepare(world, work)
     result = Run(directory)

@@ -35,8 +35,16 @@ def run(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show only warnings, errors and the summary.")
     ] = False,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Refuse to start unless the launcher has started so many agents."
+        ),
+    ] = None,
 ) -> None:
     """Start a campaign, or go on with one where it stood.
+
+    On several nodes, start one agent on each: mpirun -n 4 --map-by ppr:1:node pal run.
 
     Ctrl-C (or SIGTERM) ends it in good order: running labels are finished, and the same command
     goes on later. Ctrl-C again stops at once.
@@ -44,7 +52,7 @@ def run(
     from pal.monitor.terminal import JsonView, TerminalView
     from pal.runtime.campaign import Campaign
 
-    campaign = Campaign.from_file(settings, fresh=fresh, overrides=overrides(changes))
+    campaign = Campaign.from_file(settings, fresh=fresh, overrides=overrides(changes), nodes=nodes)
     view: View
     if as_json:
         view = JsonView(sys.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, overrides
 
 if TYPE_CHECKING:
     from pal.cli.trial import Trial
+    from pal.runtime.machines import Machine
     from pal.runtime.placement import Placement
 
 
@@ -23,6 +25,15 @@ def check(
     deadline: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="Longest time for one kernel.")
     ] = 120.0,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Show the placement on so many nodes like this one.")
+    ] = 1,
+    cores_per_node: Annotated[
+        int | None, typer.Option(min=1, help="Cores of each node, if not those of this one.")
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=0, help="GPUs of each node, if not those of this one.")
+    ] = None,
 ) -> None:
     """Validate settings, try every kernel once in a process of its own, show the placement."""
     from pal.cli.trial import Trial
@@ -38,10 +49,25 @@ def check(
     trial.run()
     console.print()
     console.print(_table(trial))
-    _print_placement(place(wanted, wanted.directory, kernels), console)
+    machines = _machines(nodes, cores_per_node, gpus_per_node)
+    _print_placement(place(wanted, wanted.directory, kernels, machines=machines), console)
     for remark in trial.remarks:
         console.print(Text.assemble(("remark: ", "yellow"), remark), soft_wrap=True)
     _conclude(trial, settings, console)
+
+
+def _machines(nodes: int, cores: int | None, gpus: int | None) -> list[Machine]:
+    """Describe nodes like this machine, but for what was said otherwise."""
+    from pal.runtime.machines import this_machine
+
+    here = this_machine()
+    if cores is not None:
+        here = replace(here, cores=tuple(range(cores)))
+    if gpus is not None:
+        here = replace(here, devices=tuple(map(str, range(gpus))))
+    if nodes == 1:
+        return [here]
+    return [replace(here, rank=rank, host=f"node{rank}") for rank in range(nodes)]
 
 
 def _table(trial: Trial) -> Table:

@@ -66,6 +66,7 @@ class Campaign:
         self._home = home
         self._session: Session | None = None
         self._deputy = False
+        self._nodes: int | None = None
 
     @classmethod
     def from_settings(
@@ -87,14 +88,19 @@ class Campaign:
         *,
         fresh: bool = False,
         overrides: Mapping[str, Any] | None = None,
+        nodes: int | None = None,
     ) -> Self:
         """Make a campaign from a settings file; kernels are looked for beside it, too.
+
+        `nodes`: how many agents there must be; without it, as many as the launcher started.
 
         Raises:
             SettingsError: naming the file, the key and the fix.
         """
         home = Path(path).resolve().parent
-        return cls.from_settings(load(path, overrides), fresh=fresh, home=home)
+        campaign = cls.from_settings(load(path, overrides), fresh=fresh, home=home)
+        campaign._nodes = nodes
+        return campaign
 
     def __iter__(self) -> Iterator[Happening]:
         """Run, and yield a `Snapshot` a second, failures and notes as they happen.
@@ -102,7 +108,7 @@ class Campaign:
         Raises:
             PalError: the campaign could not start, or had to end by a failure.
         """
-        fabric = connect()
+        fabric = connect(self._nodes)
         own = hello(fabric.rank, self.settings)
         if fabric.rank != HEAD:
             self._deputy = True

@@ -66,6 +66,8 @@ class Cluster:
         self, fabric: Fabric, agent: Agent, machines: Sequence[Machine], silence: float
     ) -> None:
         self.machines = tuple(machines)
+        self.remarks: Sequence[str] = ()
+        """What the operator should know of the agents before the campaign begins."""
         self.stations: dict[Key, Station] = {}
         self._fabric = fabric
         self._node = Node(fabric, agent)
@@ -90,6 +92,11 @@ class Cluster:
             ),
             wire.Broken: self._on_broken,
         }
+
+    @property
+    def description(self) -> str:
+        """What joins the agents, for users."""
+        return self._fabric.description
 
     def open(self) -> None:
         """Get ready to start workers on the head's own node."""
@@ -244,7 +251,7 @@ class Cluster:
             "agent",
             rank,
             "NodeLost",
-            f"{self._name(rank)} is lost: {reason}",
+            f"the node is lost: {reason}",
             host=self._machine(rank).host,
             traceback=traceback,
         )
@@ -265,7 +272,7 @@ class Cluster:
         return next(machine for machine in self.machines if machine.rank == rank)
 
     def _name(self, rank: int) -> str:
-        return f"node {rank} ({self._machine(rank).host})"
+        return f"node {rank} on {self._machine(rank).host}"
 
     # The end ---------------------------------------------------------------------------------
 

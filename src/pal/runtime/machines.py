@@ -32,7 +32,7 @@ class Machine:
     def __str__(self) -> str:
         cores = f"{len(self.cores)} core{'s' if len(self.cores) != 1 else ''}"
         gpus = f", GPU {', '.join(self.devices)}" if self.devices else ""
-        return f"node {self.rank} ({self.host}, {cores}{gpus})"
+        return f"node {self.rank} on {self.host} ({cores}{gpus})"
 
 
 def deal(items: Sequence[T], places: int) -> list[Sequence[T]]:

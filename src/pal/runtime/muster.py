@@ -7,7 +7,7 @@ import json
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pal.errors import WorldError
 from pal.runtime import wire
 from pal.runtime.agent import Agent
 from pal.runtime.cluster import Cluster, farewell
-from pal.runtime.machines import Machine, shared, this_machine
+from pal.runtime.machines import Machine, bound_tightly, shared, this_machine
 from pal.runtime.node import HEAD
 from pal.settings import Settings, dump
 from pal.transport import launch
@@ -35,16 +35,25 @@ def hello(rank: int, settings: Settings) -> wire.Hello:
     return wire.Hello(this_machine(rank), version, digest)
 
 
-def connect() -> Fabric:
+def connect(nodes: int | None = None) -> Fabric:
     """Return the road to the other agents of this job; without any, one to this agent itself.
 
     Raises:
-        WorldError: MPI does not connect what the launcher has started; says what to do.
+        WorldError: MPI does not connect what the launcher has started, or there is another
+            number of agents than `nodes`; says what to do.
     """
     started = launch.launched()
-    if started is None or started.size == 1:
-        return Alone()
-    return launch.connect(started)
+    alone = started is None or started.size == 1
+    fabric: Fabric = Alone() if started is None or alone else launch.connect(started)
+    if nodes is not None and nodes != fabric.size:
+        size = fabric.size
+        fabric.close()
+        raise WorldError(
+            f"{nodes} nodes were asked for, and {size} agent{'s are' if size > 1 else ' is'} "
+            f"there ({fabric.description}); start one on each node: mpirun -n {nodes} --map-by "
+            f"ppr:1:node --bind-to none pal run --nodes {nodes} ..., or srun -N {nodes}"
+        )
+    return fabric
 
 
 @contextmanager
@@ -55,14 +64,15 @@ def leading(fabric: Fabric, settings: Settings, own: wire.Hello) -> Iterator[Clu
         WorldError: they do not fit together.
     """
     try:
-        machines = gather(fabric, own)
+        found = gather(fabric, own)
     except BaseException:
         farewell(fabric, range(1, fabric.size))
         fabric.close(lost=True)
         raise
     restart = settings.restart
     agent = Agent(restart.budget, restart.delay, settings.exchange.slot_size)
-    cluster = Cluster(fabric, agent, machines, restart.silence)
+    cluster = Cluster(fabric, agent, shared(found), restart.silence)
+    cluster.remarks = remarks(fabric, found)
     try:
         yield cluster
     finally:
@@ -70,7 +80,7 @@ def leading(fabric: Fabric, settings: Settings, own: wire.Hello) -> Iterator[Clu
 
 
 def gather(fabric: Fabric, own: wire.Hello) -> tuple[Machine, ...]:
-    """Hear from every agent, as the head; return what their nodes have.
+    """Hear from every agent, as the head; return what each may use, for itself.
 
     Raises:
         WorldError: one does not answer, is of another version, or has read other settings.
@@ -87,7 +97,20 @@ def gather(fabric: Fabric, own: wire.Hello) -> tuple[Machine, ...]:
         )
     for rank, other in sorted(found.items()):
         _compare(rank, own, other)
-    return shared([found[rank].machine for rank in sorted(found)])
+    return tuple(found[rank].machine for rank in sorted(found))
+
+
+def remarks(fabric: Fabric, machines: Sequence[Machine]) -> list[str]:
+    """Say what the operator should know of the agents before the campaign begins."""
+    if fabric.size == 1:
+        return []
+    told = [bound_tightly(m, sum(m.host == other.host for other in machines)) for m in machines]
+    if not fabric.survives:
+        told.append(
+            f"{fabric.description}: the loss of a node ends the job, and `pal run` goes on with "
+            "it; with Open MPI 5, `mpirun --with-ft ulfm` lets the other nodes go on at once"
+        )
+    return [text for text in told if text]
 
 
 def _compare(rank: int, own: wire.Hello, other: wire.Hello) -> None:

@@ -124,6 +124,7 @@ class Session:
         self.cluster.open()
         self.cluster.watch(self._books.fd, self._take_durable)
         self.cluster.watch(self._interrupts.fd, self._take_signals)
+        self._present_nodes()
         for group in self.placement.groups:
             self.cluster.start(group)
         initial = "initial" in self.kernels and not self._books.past.next_sample
@@ -133,6 +134,15 @@ class Session:
             self.cluster.start(Group(0, (sampler,)))
         else:
             self._direct(())
+
+    def _present_nodes(self) -> None:
+        """Say what is where, if there are several nodes."""
+        if len(self.cluster.machines) > 1:
+            self._say(f"{len(self.cluster.machines)} nodes over {self.cluster.description}:")
+            for line in self.placement.summary():
+                self._say(line)
+        for remark in self.cluster.remarks:
+            self._say(remark, "warning")
 
     def _loop(self) -> Iterator[Happening]:
         while self._carrier.finish is None and self.outcome is None:

@@ -1,0 +1,258 @@
+"""Nodes that die, freeze, are cut off or come back: the campaign goes on and loses no label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rig import Run, check_ledger, labels_in
+from world import Recruit, World, run_on
+
+from pal.monitor.metrics import Snapshot
+from pal.runtime.campaign import Campaign
+from pal.runtime.happenings import Happening
+
+BUSY: dict[str, Any] = {
+    "generator": {"walkers": 8, "hosts": 4, "options": {"pause": 0.002}},
+    "oracle": {"kernel": "toys:Slow", "options": {"seconds": 0.02}, "workers": 4, "grace": 2},
+    "model": {"kernel": "toys:Quadratic", "members": 4, "trainers": 2},
+    "stop": {"labels": 150, "after": 60},
+    "restart": {"delay": 0.01, "silence": 2},
+}
+
+
+SLOW = {**BUSY, "oracle": {**BUSY["oracle"], "options": {"seconds": 0.1}}}
+"""Goes on for longer than an agent may be silent."""
+
+
+def after_labels(count: int, deed: Callable[[World], None]) -> Callable[[World, Happening], None]:
+    """Do something once there are so many labels."""
+    done: list[bool] = []
+
+    def watch(world: World, happening: Happening) -> None:
+        if isinstance(happening, Snapshot) and happening.labelled >= count and not done:
+            done.append(True)
+            deed(world)
+
+    return watch
+
+
+def sound(result: Run, directory: Path, labels: int = 150) -> None:
+    assert result.error is None
+    check_ledger(directory)
+    assert len(result.labels()) == labels
+    for sample, label in result.labels().values():
+        assert label[0] == pytest.approx(1 + sample[0] * sample[1])
+
+
+def lost(result: Run) -> list[int]:
+    return [failure.index for failure in result.failures if failure.kind == "NodeLost"]
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_node_that_dies_does_not_end_the_campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    result, world = run_on(
+        4, tmp_path, monkeypatch, watch=after_labels(30, lambda w: w.kill(rank)), **BUSY
+    )
+    sound(result, tmp_path)
+    assert lost(result) == [rank]
+    (text,) = [note for note in result.notes if note.startswith("started elsewhere")]
+    assert f"exchange-{rank}" in text
+    reasons = [recruit.reason for recruit in world.recruits]
+    assert reasons == ["killed" if r == rank else "" for r in (1, 2, 3)]
+    assert not result.kinds("oracle"), "nothing is held against the samples"
+
+
+def test_walkers_of_a_lost_node_go_on_from_their_last_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").mkdir()
+    walk = {
+        "kernel": "toys:Stateful",
+        "options": {"log": str(tmp_path / "log"), "pause": 0.002},
+        "walkers": 4,
+        "hosts": 2,
+    }
+    result, _ = run_on(
+        2,
+        tmp_path / "run",
+        monkeypatch,
+        watch=after_labels(60, lambda w: w.kill(1)),
+        **{**BUSY, "generator": walk, "save_interval": 0.05},
+    )
+    sound(result, tmp_path / "run")
+    for walker in (2, 3):
+        lines = (tmp_path / "log" / f"steps-{walker}").read_text().split("\n")[:-1]
+        processes = {line.split()[0] for line in lines}
+        steps = [int(line.split()[1]) for line in lines]
+        (fall,) = [k for k in range(1, len(steps)) if steps[k] <= steps[k - 1]]
+        assert len(processes) == 2
+        assert steps[fall] > 1, "it began anew"
+        assert steps[-1] > steps[fall]
+
+
+def test_all_nodes_but_the_head_die_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deeds = [after_labels(20 + 30 * k, lambda w, rank=k + 1: w.kill(rank)) for k in range(3)]
+
+    def watch(world: World, happening: Happening) -> None:
+        for deed in deeds:
+            deed(world, happening)
+
+    result, _ = run_on(4, tmp_path, monkeypatch, watch=watch, **BUSY)
+    sound(result, tmp_path)
+    assert sorted(lost(result)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("rank", [1, 2], ids=["the committee's", "the walkers'"])
+def test_walkers_and_their_committee_apart_survive_the_loss_of_either_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    (tmp_path / "trace").mkdir()
+    walk = {
+        "walkers": 6,
+        "hosts": 6,
+        "options": {"trace": str(tmp_path / "trace"), "pause": 0.002},
+    }
+    steps: list[list[int]] = []
+
+    def note(world: World) -> None:
+        steps.append(_steps(tmp_path / "trace", 6))
+        world.kill(rank)
+
+    result, _ = run_on(
+        3,
+        tmp_path / "run",
+        monkeypatch,
+        watch=after_labels(40, note),
+        **{**BUSY, "generator": walk},
+        placement={"prediction": [0, 1, 0], "generator": [0, 3, 3]},
+    )
+    sound(result, tmp_path / "run")
+    after = _steps(tmp_path / "trace", 6)
+    assert all(b > a for a, b in zip(steps[0], after, strict=True)), "a walker stands still"
+
+
+def _steps(folder: Path, walkers: int) -> list[int]:
+    found = []
+    for index in range(walkers):
+        path = folder / f"walker-{index}"
+        found.append(path.stat().st_size if path.exists() else 0)
+    return found
+
+
+def test_a_frozen_node_is_lost_and_told_to_end_when_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def come_back(world: World, happening: Happening) -> None:
+        if getattr(happening, "kind", "") == "NodeLost":
+            world.thaw(2)
+
+    freeze = after_labels(20, lambda w: w.freeze(2))
+
+    def watch(world: World, happening: Happening) -> None:
+        freeze(world, happening)
+        come_back(world, happening)
+
+    result, world = run_on(3, tmp_path, monkeypatch, watch=watch, **SLOW)
+    sound(result, tmp_path)
+    assert lost(result) == [2]
+    (failure,) = [f for f in result.failures if f.kind == "NodeLost"]
+    assert "no sign of life for" in failure.message
+    assert "goes on without it" in str(world.recruits[1].reason)
+
+
+def test_a_node_that_is_cut_off_is_lost_on_both_sides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(world: World) -> None:
+        world.fabrics[0].partition(0, 1)
+
+    result, world = run_on(
+        2,
+        tmp_path,
+        monkeypatch,
+        watch=after_labels(20, cut),
+        **SLOW,
+    )
+    sound(result, tmp_path)
+    assert lost(result) == [1]
+    assert "the head gave no sign of life" in str(world.recruits[0].reason)
+
+
+def test_agents_end_with_their_workers_when_the_head_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the head had acknowledged is there when the campaign is run again."""
+    before: dict[int, Any] = {}
+
+    def kill_head(world: World) -> None:
+        for recruit in world.recruits:
+            world.fabrics[0].lose(0, "killed")
+            _drive(recruit)
+        before.update(labels_in(tmp_path))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_on(3, tmp_path, monkeypatch, watch=after_labels(20, kill_head), **BUSY)
+    assert len(before) >= 20
+    result, _ = run_on(2, tmp_path, monkeypatch, **BUSY)
+    sound(result, tmp_path)
+    assert before.keys() <= result.labels().keys()
+
+
+def _drive(recruit: Recruit) -> None:
+    for _ in range(10_000):
+        recruit.step()
+        if recruit.reason is not None:
+            assert "the head is lost: killed" in recruit.reason
+            return
+    raise AssertionError("the agent does not end")
+
+
+def test_an_oracle_without_room_is_left_out_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's node is full as it is; so the oracles of the lost node have no place."""
+    result, _ = run_on(
+        2,
+        tmp_path,
+        monkeypatch,
+        watch=after_labels(20, lambda w: w.kill(1)),
+        **BUSY,
+        placement={"oracle": [2, 2], "training": [2, 0], "generator": [4, 4]},
+    )
+    sound(result, tmp_path)
+    assert sum("there is no room elsewhere for oracle-" in note for note in result.notes) == 2
+
+
+def test_weights_that_were_on_their_way_to_a_lost_node_reach_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head hands them to half of the agents, and these to the others; one of them dies."""
+
+    def prepare(world: World, _: Campaign) -> None:
+        calls = iter(range(1_000_000))
+
+        def kill_early() -> None:
+            if next(calls) == 400:
+                world.kill(3)
+
+        world.hooks.append(kill_early)
+
+    result, _ = run_on(
+        5,
+        tmp_path,
+        monkeypatch,
+        prepare=prepare,
+        **{**BUSY, "model": {"kernel": "toys:InPlace", "members": 2}},
+    )
+    assert result.error is None
+    check_ledger(tmp_path)
+    assert lost(result) == [3]
+    assert result.last.version > 0
