@@ -85,7 +85,7 @@ def test_walkers_without_a_committee_use_that_of_another_node(
     assert min(steps) > 10
     if batching == "all":
         assert max(steps) - min(steps) <= 2  # all move in step, wherever they are
-    walkers = {walker for walker in _proposers(tmp_path / "run")}
+    walkers = _proposers(tmp_path / "run")
     assert walkers & {0, 1, 2}
     assert walkers & {3, 4, 5, 6, 7}
 

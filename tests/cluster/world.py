@@ -1,4 +1,4 @@
-"""Whole campaigns on several nodes in one process: real workers, and roads that fail on command."""
+"""Campaigns on several nodes in one process: real workers, and roads that fail on command."""
 
 from __future__ import annotations
 
