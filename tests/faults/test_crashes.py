@@ -8,14 +8,14 @@ import random
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from meanwhile import meanwhile, stop
 from rig import (
     TOYS,
     attempt,
@@ -39,27 +39,6 @@ from pal.ledger.ledger import Ledger
 def folder(tmp_path: Path) -> Path:
     """The run directory."""
     return tmp_path / "run"
-
-
-@contextmanager
-def meanwhile(deed: Callable[[], None]) -> Iterator[None]:
-    """Do something beside the campaign, and raise here what went wrong there."""
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            deed()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def check_labels(folder: Path) -> dict[int, tuple[Any, Any]]:
@@ -90,13 +69,6 @@ def kill_in_the_middle(folder: Path, name: str, **sections: Any) -> Any:
     assert done.summary is not None
     assert done.summary.restarts == 1
     return done
-
-
-def stop(folder: Path) -> None:
-    """Ask a campaign to end, as the command line does."""
-    request = folder / "requests" / "test.json.new"
-    request.write_text(json.dumps({"stop": "seen enough"}))
-    request.rename(request.with_suffix(""))
 
 
 @pytest.mark.parametrize("name", ["exchange", "generator-1", "oracle-0", "trainer-0"])

@@ -58,6 +58,10 @@ class Carrier:
         """Return a worker."""
         return self._agent.workers[role, index]
 
+    def _oracle(self, index: int) -> Worker:
+        """Return the worker that is this oracle, or the broker, which is many."""
+        return self._agent.workers.get(("oracle", index)) or self.worker("broker")
+
     # What the manager orders ---------------------------------------------------------------
 
     def _move(self, move: cmd.Move) -> None:
@@ -74,8 +78,9 @@ class Carrier:
         self._books.record(
             entries.StateChange(self._clock(), order.sample, State.RUNNING, detail, order.attempt)
         )
-        task = msg.LabelTask(order.sample, self._books.sample(order.sample), order.attempt)
-        self._agent.send(self.worker("oracle", order.oracle), task)
+        sample = self._books.sample(order.sample)
+        task = msg.LabelTask(order.oracle, order.sample, sample, order.attempt)
+        self._agent.send(self._oracle(order.oracle), task)
 
     def _commit_label(self, order: cmd.CommitLabel) -> None:
         answer, oracle = self._answers.pop(order.sample)
@@ -84,7 +89,11 @@ class Carrier:
         self._books.label(self._clock(), answer, oracle)
 
     def _kill_oracle(self, order: cmd.KillOracle) -> None:
-        self._agent.kill(self.worker("oracle", order.oracle), "deadline", order.reason)
+        worker = self._oracle(order.oracle)
+        if worker.job.role == "broker":
+            self._agent.send(worker, msg.DropLabel(order.oracle))
+        else:
+            self._agent.kill(worker, "deadline", order.reason)
 
     def _teach(self, lesson: cmd.Teach) -> None:
         self._releases.store()
@@ -171,4 +180,7 @@ class Carrier:
         if sampler is not None and sampler.alive:
             self._agent.kill(sampler, "ended", "the campaign ended before its initial samples")
         for oracle in self._working:
-            self._agent.kill(self.worker("oracle", oracle), "ended", "its label took too long")
+            worker = self._oracle(oracle)
+            # A broker ends by itself, and takes its labels with it.
+            if worker.job.role != "broker":
+                self._agent.kill(worker, "ended", "its label took too long")

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from pal.building import KernelSpec
 from pal.exchange.batching import Batching
 
-Role = Literal["exchange", "predictor", "generator", "oracle", "trainer", "sampler", "evaluator"]
+Role = Literal[
+    "exchange", "predictor", "generator", "oracle", "broker", "trainer", "sampler", "evaluator"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Job:
     """Members this predictor or trainer holds."""
     member_count: int = 0
     weights_every: int = 10
+    oracles: tuple[int, ...] = ()
+    """Oracles this worker is; a broker is many, all of them beyond the job."""
     bootstrap: bool = False
     training: bool = True
     batching: Batching | None = None
@@ -68,7 +72,7 @@ class Job:
         """Readable name, also of the log file."""
         return (
             self.role
-            if self.role in ("exchange", "sampler", "evaluator")
+            if self.role in ("exchange", "sampler", "evaluator", "broker")
             else f"{self.role}-{self.index}"
         )
 

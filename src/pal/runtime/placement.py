@@ -13,6 +13,7 @@ from pal.building import METHODS, KernelSpec
 from pal.catalogue import check_installed, check_options
 from pal.exchange.batching import All, Batching, Ready
 from pal.runtime.orders import Job
+from pal.runtime.outside.wanted import executor_spec
 from pal.settings import Settings
 
 
@@ -46,6 +47,8 @@ def _describe(job: Job) -> str:
         return f"walkers {_span(job.walkers)}"
     if job.role in ("predictor", "trainer"):
         return f"members {_span(job.members)}"
+    if job.role == "broker":
+        return f"labels beyond the job, {len(job.oracles)} at once"
     return "labels"
 
 
@@ -80,6 +83,8 @@ def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
             check_installed(role, section.kernel)
             check_options(role, section.kernel, section.options)
             found[role] = KernelSpec.of(role, section.kernel, section.options, paths)
+    if settings.oracle.executor is not None:
+        found["executor"] = executor_spec(settings.oracle, paths)
     return found
 
 
@@ -190,16 +195,26 @@ def _oracles(settings: Settings, common: dict[str, Any]) -> list[Job]:
     oracle = settings.oracle
     if not oracle.enabled:
         return []
-    extra = {"count": oracle.workers}
-    return [
-        Job("oracle", index, threads=oracle.threads, extra=extra, **common)
+    count = oracle.places
+    extra = {"count": count, "deadline": oracle.deadline, "threads": oracle.threads}
+    jobs = [
+        Job("oracle", index, threads=oracle.threads, oracles=(index,), extra=extra, **common)
         for index in range(oracle.workers)
     ]
+    if oracle.executor is not None:
+        beyond = tuple(range(oracle.workers, count))
+        jobs.append(Job("broker", 0, oracles=beyond, extra=extra, **common))
+    return jobs
 
 
 def _pinned(jobs: list[Job], cores: list[int]) -> list[Job]:
     """Give each process cores of its own, where there are enough for all of them."""
-    if sum(job.threads for job in jobs) > len(cores):
+    # A broker only waits; and what its executor starts on this machine must not share one core.
+    wanted = [0 if job.role == "broker" else job.threads for job in jobs]
+    if sum(wanted) > len(cores):
         return jobs
     free = iter(cores)
-    return [replace(job, cores=tuple(next(free) for _ in range(job.threads))) for job in jobs]
+    return [
+        replace(job, cores=tuple(next(free) for _ in range(count)))
+        for job, count in zip(jobs, wanted, strict=True)
+    ]

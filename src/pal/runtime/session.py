@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,17 @@ from pal.runtime.carrier import Carrier
 from pal.runtime.gauges import Gauges
 from pal.runtime.happenings import Happening, Note, Outcome
 from pal.runtime.interrupts import Interrupts
+from pal.runtime.labels import clear
 from pal.runtime.orders import Job
 from pal.runtime.placement import Placement, place, specs
 from pal.runtime.releases import Releases
 from pal.runtime.roads import Roads
 from pal.runtime.rules import restored_of, rules_of
-from pal.runtime.worker import clear
 from pal.settings import Settings, dump
 
 TICK = 1.0
+
+_LABELLING = ("oracle", "broker")
 
 
 class Session:
@@ -83,6 +86,8 @@ class Session:
             msg.Proposal: self._on_proposal,
             msg.LabelDone: self._on_label,
             msg.LabelRefused: self._on_refusal,
+            msg.OracleFree: lambda _, m: self._feed(ev.OracleReady(self.clock, m.oracle)),
+            msg.OracleDown: lambda _, m: self._report(self._lose_oracle(m.oracle, m.failure)),
             msg.Epoch: self._on_epoch,
             msg.NewWeights: self._on_weights,
             msg.RoundDone: self._on_round_done,
@@ -268,17 +273,25 @@ class Session:
         self._carrier.received(len(message.samples))
         self._propose(message)
 
-    def _on_label(self, worker: Worker, message: msg.LabelDone) -> None:
-        index = worker.job.index
-        self._carrier.answered(index, message)
-        self._feed(ev.LabelReturned(self.clock, index, message.identity))
+    def _on_label(self, _: Worker, message: msg.LabelDone) -> None:
+        self._carrier.answered(message.oracle, message)
+        self._feed(ev.LabelReturned(self.clock, message.oracle, message.identity))
         self._carrier.unwanted(message.identity)
 
-    def _on_refusal(self, worker: Worker, message: msg.LabelRefused) -> None:
-        index = worker.job.index
-        self._carrier.idle(index)
+    def _on_refusal(self, _: Worker, message: msg.LabelRefused) -> None:
+        self._carrier.idle(message.oracle)
         self._report(message.failure)
-        self._feed(ev.LabelFailed(self.clock, index, message.identity, message.failure))
+        failure = message.failure
+        self._feed(ev.LabelFailed(self.clock, message.oracle, message.identity, failure))
+
+    def _lose_oracle(self, oracle: int, failure: Failure) -> Failure:
+        """Tell the manager of an oracle that is gone; return its failure with its sample."""
+        failure = self._carrier.with_sample(oracle, failure)
+        if failure.sample is not None:
+            for scratch in self.directory.scratch.glob(f"{failure.sample}-*"):
+                clear(scratch)
+        self._feed(ev.OracleLost(self.clock, oracle, failure))
+        return failure
 
     def _on_epoch(self, worker: Worker, message: msg.Epoch) -> None:
         self._losses[worker.job.index] = _mean_loss(message)
@@ -331,12 +344,13 @@ class Session:
         worker, failure = news.worker, news.failure
         index = worker.job.index
         if worker.job.role == "oracle":
-            failure = self._carrier.with_sample(index, failure)
+            failure = self._lose_oracle(index, failure)
             if failure.sample is not None:
                 worker.budget.forgive()
-                for scratch in self.directory.scratch.glob(f"{failure.sample}-*"):
-                    clear(scratch)
-            self._feed(ev.OracleLost(self.clock, index, failure))
+        elif worker.job.role == "broker":
+            # Its oracles had no part in its death.
+            for oracle in worker.job.oracles:
+                self._lose_oracle(oracle, replace(failure, index=oracle, kind="lost"))
         elif worker.job.role == "trainer":
             self._feed(ev.TrainerLost(self.clock, index, failure))
         self._report(failure)
@@ -351,12 +365,12 @@ class Session:
         others = [
             w
             for w in self.agent.workers.values()
-            if w.job.role == role and (w.alive or w.restart_at is not None)
+            if _alike(w.job.role) == _alike(role) and (w.alive or w.restart_at is not None)
         ]
         text = f"{worker.job.name} died {worker.restarts + 1} times and is given up"
         # Hosts that died in the same moment, of which nobody has told yet, are not alive either.
         exploring = role == "generator" and len(self._lost) < self.settings.generator.walkers
-        if exploring or (role == "oracle" and others):
+        if exploring or (role in _LABELLING and others):
             self._say(f"{text}; {len(others)} others go on", "warning")
             return
         error = WorkerError(f"{text}. Last failure: {failure}")
@@ -425,9 +439,14 @@ class Session:
         message, index = news.message, news.worker.job.index
         if isinstance(message, msg.LabelDone):
             with contextlib.suppress(LedgerError):
-                self._books.label(self.clock, message, index)
+                self._books.label(self.clock, message, message.oracle)
         elif isinstance(message, msg.NewWeights):
             self.releases.release(message.members, self._carrier.taught(index))
+
+
+def _alike(role: str) -> str:
+    """Name the same for roles of which one can go on for the other."""
+    return "oracle" if role in _LABELLING else role
 
 
 def _mean_loss(message: msg.Epoch) -> float:
