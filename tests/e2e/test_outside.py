@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from meanwhile import meanwhile, stop
+from meanwhile import child, meanwhile, stop
 from rig import (
     Run,
     attempt,
@@ -87,6 +88,11 @@ def story_of(folder: Path, state: State) -> str:
             for row in ledger.states(state)
             for line in ledger.story(row.candidate.sample)
         )
+
+
+def read(path: Path) -> str:
+    """What is in a file; nothing if there is none."""
+    return path.read_text() if path.exists() else ""
 
 
 def alive(pid: int) -> bool:
@@ -239,6 +245,19 @@ def test_a_killed_broker_costs_what_was_running(folder: Path, marks: Path) -> No
     assert "lost" in story_of(folder, State.LABELLED)
 
 
+def test_a_killed_agent_leaves_nothing_beyond_the_job(folder: Path, marks: Path) -> None:
+    kernel = {
+        "kernel": "outside_toys:Waiting",
+        "options": {"folder": str(marks), "helper": True},
+    }
+    with child(folder, selector=ALL, oracle={**POOL, **kernel}) as agent:
+        eventually(lambda: len(waiting(marks)) == 2, "labels under way")
+        helpers = [*waiting(marks), int(eventually(lambda: read(marks / "program"), "a program"))]
+        os.killpg(agent.pid, signal.SIGKILL)
+        eventually(lambda: not any(map(alive, helpers)), "its labels are gone")
+        eventually(lambda: not processes_of(folder), "no worker is left")
+
+
 def test_the_end_leaves_no_label_running_and_the_next_session_makes_it(
     folder: Path, marks: Path
 ) -> None:
@@ -253,7 +272,7 @@ def test_the_end_leaves_no_label_running_and_the_next_session_makes_it(
     }
 
     def end() -> None:
-        eventually(lambda: len(waiting(marks)) == 2 and (marks / "program").exists(), "labels")
+        eventually(lambda: len(waiting(marks)) == 2 and read(marks / "program"), "labels")
         stop(folder)
 
     with meanwhile(end):

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from meanwhile import meanwhile, stop
+from meanwhile import child, meanwhile, stop
 from rig import (
-    TOYS,
     attempt,
     eventually,
     kill,
@@ -245,27 +240,6 @@ def test_what_an_oracle_has_started_dies_with_it(folder: Path, tmp_path: Path, w
 
 
 # The agent itself ----------------------------------------------------------------------------
-
-
-@contextmanager
-def child(folder: Path, **sections: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a campaign in a process and a process group of its own."""
-    code = (
-        "import json, sys; from rig import campaign; from pathlib import Path\n"
-        "folder, sections = json.loads(sys.argv[1])\n"
-        "for _ in campaign(Path(folder), **sections): pass\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps([str(folder), sections])],
-        cwd=TOYS,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def test_an_oracle_that_dies_remembers_what_it_had_saved(folder: Path, tmp_path: Path) -> None:

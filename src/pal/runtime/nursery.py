@@ -100,7 +100,7 @@ class Nursery:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._children: dict[int, int] = {}
-        self._agent = os.getppid()
+        self._agent = identity(os.getppid())
         end_marked([f"{self._agent}."])  # what a nursery left that was killed
         self._untold = bytearray()
         self._poller = select.poll()
@@ -227,6 +227,13 @@ def end_marked(marks: Sequence[str]) -> None:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
         time.sleep(0.001)  # until the kernel has taken them down
+
+
+def identity(pid: int) -> str:
+    """Name a process so that no other one has the same name, in this or another container."""
+    after_name = _read(pid, "stat").rpartition(b")")[2].split()
+    began = after_name[19].decode() if after_name else ""  # in ticks since the machine started
+    return f"{pid}-{began}"
 
 
 def _processes() -> list[int]:
