@@ -42,6 +42,11 @@ class KernelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
 
+    @property
+    def setting(self) -> str:
+        """The setting that names it."""
+        return "oracle.executor" if self.role == "executor" else f"{self.role}.kernel"
+
     @classmethod
     def of(
         cls, role: str, kernel: Any, options: Mapping[str, Any], paths: Sequence[str] = ()
@@ -78,7 +83,7 @@ class KernelSpec:
                 value = getattr(value, part)
         except Exception as error:
             raise KernelImportError(
-                f"{self.role}.kernel = {self.target!r} cannot be imported: "
+                f"{self.setting} = {self.target!r} cannot be imported: "
                 f"{type(error).__name__}: {error}; expected 'package.module:Class', importable "
                 f"from {', '.join(self.paths) or 'the installed packages'}",
                 foreseen=False,

@@ -226,19 +226,30 @@ def check_options(role: str, kernel: Any, options: Mapping[str, Any]) -> None:
     """
     if not isinstance(kernel, str) or ":" in kernel:
         return
-    described = Described(registered(role, kernel))
+    check_against(registered(role, kernel), f"{role}.options", kernel, options)
+
+
+def check_against(target: str, place: str, name: str, options: Mapping[str, Any]) -> None:
+    """Compare options with those that the class or function `target` describes in its source.
+
+    `place` is where they are set, and `name` what they are for, as in "unknown option of 'xtb'".
+
+    Raises:
+        SettingsError: naming the option, what came and what is expected.
+    """
+    described = Described(target)
     known = {option.name: option for option in described.options}
     if not described.readable or not known:
         return
-    for name, value in options.items():
-        if name not in known:
-            hint = nearest(name, list(known))
-            raise SettingsError(f"{role}.options.{name}: unknown option of '{kernel}'; {hint}")
-        _check_type(f"{role}.options.{name}", known[name].kind, value)
+    for key, value in options.items():
+        if key not in known:
+            hint = nearest(key, list(known))
+            raise SettingsError(f"{place}.{key}: unknown option of '{name}'; {hint}")
+        _check_type(f"{place}.{key}", known[key].kind, value)
     missing = [option.name for option in known.values() if option.required]
-    if lacking := [name for name in missing if name not in options]:
+    if lacking := [key for key in missing if key not in options]:
         raise SettingsError(
-            f"{role}.options.{lacking[0]}: missing; '{kernel}' needs it: "
+            f"{place}.{lacking[0]}: missing; '{name}' needs it: "
             f"{known[lacking[0]].meaning or known[lacking[0]].kind}"
         )
 

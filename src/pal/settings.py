@@ -113,8 +113,23 @@ class OracleSettings(Kernel):
     """Who labels."""
 
     enabled: bool = Field(default=True, description="False: no labels, walkers and models only")
-    workers: PositiveInt = Field(default=1, description="labelling processes")
-    deadline: Seconds | None = Field(default=None, description="longest time for one label")
+    workers: Count = Field(
+        default=1, description="labelling processes; may be 0 where there is an executor"
+    )
+    executor: Any = Field(
+        default=None,
+        description="who makes labels beyond the job: 'parsl', 'package.module:factory' of an "
+        "executor like those of concurrent.futures, or such a factory or executor in Python",
+    )
+    executor_options: dict[str, Any] = Field(
+        default_factory=dict, description="passed to the executor's factory"
+    )
+    outside: PositiveInt | None = Field(
+        default=None, description="labels given to the executor at once; needed with one"
+    )
+    deadline: Seconds | None = Field(
+        default=None, description="longest time for one label, without its wait for an executor"
+    )
     retries: Count = Field(
         default=1,
         description="more tries after a crash, a deadline or an error; none after LabelFailure",
@@ -122,6 +137,28 @@ class OracleSettings(Kernel):
     grace: Seconds = Field(
         default=30.0, description="time running labels are given at the end, then requeued"
     )
+
+    @property
+    def places(self) -> int:
+        """How many oracles there are, in the job and beyond."""
+        return self.workers + (self.outside or 0)
+
+    @model_validator(mode="after")
+    def _somebody_labels(self) -> OracleSettings:
+        if self.executor is None and (self.outside is not None or self.executor_options):
+            key = "executor_options" if self.outside is None else "outside"
+            raise ValueError(f"{key} is for an executor, and there is none: set executor")
+        if self.executor is not None and self.outside is None:
+            raise ValueError(
+                "the executor needs outside: how many labels it is given at once, best as many as "
+                "all its workers can make"
+            )
+        if not self.places:
+            raise ValueError(
+                "workers = 0 and no executor: nobody would label; set one of them, or "
+                "enabled = false"
+            )
+        return self
 
 
 class SelectorSettings(Kernel):

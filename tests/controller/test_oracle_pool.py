@@ -4,7 +4,7 @@ from pal.controller import events as ev
 from pal.controller.commands import CommitLabel, KillOracle, StartLabel, State
 from pal.controller.oracles import OraclePool
 from pal.controller.queue import Entry
-from pal.controller.rules import Restored
+from pal.controller.rules import LOSSES, Restored
 
 
 def starts(orders):
@@ -167,3 +167,38 @@ def test_what_the_physics_refuses_is_not_tried_again():
     play.propose(1)
     play.send(ev.LabelFailed(play.time, 0, 1, failure("LabelFailure")))
     assert play.state(1) is State.FAILED
+
+
+def test_oracles_that_watch_over_the_deadline_themselves_are_left_alone():
+    pool = OraclePool(5.0, timed=1)
+    for oracle in (1, 0):
+        pool.ready(oracle)
+        pool.start(oracle, Entry(candidate(oracle)), now=0.0)
+    assert pool.overdue(4.0) == []
+    assert pool.overdue(100.0) == [0]
+    assert pool.answered(1, 1) is not None
+
+
+def test_a_sample_that_is_lost_with_what_it_ran_on_is_tried_again_for_long():
+    """A block of a batch system ends when its time is up, whatever runs there."""
+    play = Play(oracle_retries=1)
+    play.propose(1)
+    tries = 0
+    while play.state(1) is not State.QUARANTINED:
+        assert starts(play.oracle(0)) == [(0, 1, tries + 1)]
+        tries += 1
+        play.send(ev.OracleLost(play.time, 0, failure("lost")))
+    assert tries == 1 + 1 + LOSSES
+
+
+def test_losses_do_not_excuse_crashes():
+    play = Play(oracle_retries=1)
+    play.propose(1)
+    for kind, state in (
+        ("lost", State.QUEUED),
+        ("crash", State.QUEUED),
+        ("crash", State.QUARANTINED),
+    ):
+        play.oracle(0)
+        play.send(ev.OracleLost(play.time, 0, failure(kind)))
+        assert play.state(1) is state

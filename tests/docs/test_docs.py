@@ -45,3 +45,15 @@ def test_kernel_pages_are_made_from_the_kernels() -> None:
     assert {path.name: path.read_text() for path in folder.glob("*.md")} == made, (
         "run: python docs/reference/make_kernels.py"
     )
+
+
+def test_the_guide_tells_all_options_of_parsl() -> None:
+    from pal.catalogue import Described
+    from pal.runtime.outside.wanted import SHORT_NAMES
+
+    page = (ROOT / "docs/guide/outside-oracles.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    options = {option.name: option for option in Described(SHORT_NAMES["parsl"]).options}
+    assert set(options) <= told
+    assert all(option.meaning for option in options.values())

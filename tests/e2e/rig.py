@@ -216,4 +216,9 @@ def _possessions() -> set[str]:
             continue  # that of the listing itself
     # matplotlib keeps the fonts open with which it has drawn.
     found = {item for item in found if "matplotlib" not in item}
-    return found | {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+    return found | {f"/dev/shm/{name}" for name in os.listdir("/dev/shm") if _ours(name)}
+
+
+def _ours(name: str) -> bool:
+    """Whether a piece of shared memory may be a campaign's; an MPI job may run beside."""
+    return not name.startswith(("sm_segment.", "mpich_shm_"))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from meanwhile import child, meanwhile, stop
 from rig import (
-    TOYS,
     attempt,
     eventually,
     kill,
@@ -39,27 +34,6 @@ from pal.ledger.ledger import Ledger
 def folder(tmp_path: Path) -> Path:
     """The run directory."""
     return tmp_path / "run"
-
-
-@contextmanager
-def meanwhile(deed: Callable[[], None]) -> Iterator[None]:
-    """Do something beside the campaign, and raise here what went wrong there."""
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            deed()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def check_labels(folder: Path) -> dict[int, tuple[Any, Any]]:
@@ -90,13 +64,6 @@ def kill_in_the_middle(folder: Path, name: str, **sections: Any) -> Any:
     assert done.summary is not None
     assert done.summary.restarts == 1
     return done
-
-
-def stop(folder: Path) -> None:
-    """Ask a campaign to end, as the command line does."""
-    request = folder / "requests" / "test.json.new"
-    request.write_text(json.dumps({"stop": "seen enough"}))
-    request.rename(request.with_suffix(""))
 
 
 @pytest.mark.parametrize("name", ["exchange", "generator-1", "oracle-0", "trainer-0"])
@@ -273,27 +240,6 @@ def test_what_an_oracle_has_started_dies_with_it(folder: Path, tmp_path: Path, w
 
 
 # The agent itself ----------------------------------------------------------------------------
-
-
-@contextmanager
-def child(folder: Path, **sections: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a campaign in a process and a process group of its own."""
-    code = (
-        "import json, sys; from rig import campaign; from pathlib import Path\n"
-        "folder, sections = json.loads(sys.argv[1])\n"
-        "for _ in campaign(Path(folder), **sections): pass\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps([str(folder), sections])],
-        cwd=TOYS,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def test_an_oracle_that_dies_remembers_what_it_had_saved(folder: Path, tmp_path: Path) -> None:

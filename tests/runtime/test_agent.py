@@ -66,7 +66,7 @@ class House:
     def ask(self, worker: Worker, number: int | None = None) -> None:
         """Ask for a label; the same sample is never with two workers."""
         task = worker.job.index if number is None else number
-        self.agent.send(worker, LabelTask(task, np.array([2.0, 3.0]), 1))
+        self.agent.send(worker, LabelTask(worker.job.index, task, np.array([2.0, 3.0]), 1))
 
     def close(self, patience: float = 10.0) -> list[News]:
         return self.agent.close(patience)

@@ -39,7 +39,7 @@ from pal.records import (
     unnamed,
 )
 from pal.roles import STOP, Context
-from pal.runtime.roles.oracle import check_label
+from pal.runtime.labels import check_label
 
 TASK: Final = "task.pickle"
 FINDINGS: Final = "findings.pickle"

@@ -19,7 +19,7 @@ from pal.cli.probe import FINDINGS, TASK, Findings, Task
 from pal.errors import Failure, KernelError, PalError, SettingsError
 from pal.ledger.export import read_labelled
 from pal.records import Feedback, Label, Sample, named
-from pal.runtime.worker import MPI_PREFIXES, THREAD_VARIABLES
+from pal.runtime.surroundings import THREAD_VARIABLES, without_launcher
 from pal.settings import Kernel, Settings
 
 _MEMBERS = 2
@@ -98,7 +98,7 @@ class Trial:
         if not self.settings.oracle.enabled:
             return None
         label: Label | None = self._try(
-            "oracle", self.settings.oracle, self.settings.oracle.workers, sample=sample
+            "oracle", self.settings.oracle, self.settings.oracle.places, sample=sample
         )
         refusal = self.findings["oracle"].refusal
         if refusal:
@@ -234,7 +234,7 @@ def _end(task: Task, code: int, words: str) -> Failure:
 
 def _environment(task: Task) -> dict[str, str]:
     """Return the surroundings a worker has: threads, devices, no MPI job of somebody else."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(MPI_PREFIXES)}
+    environment = without_launcher(os.environ)
     environment |= dict.fromkeys(THREAD_VARIABLES, str(task.threads))
     if task.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""

@@ -9,7 +9,7 @@ from pal.controller.commands import Command, CommitLabel, KillOracle, Move, Star
 from pal.controller.events import Candidate, QueueRanked
 from pal.controller.oracles import OraclePool
 from pal.controller.queue import Entry, LabelQueue
-from pal.controller.rules import INITIAL, Restored, Rules
+from pal.controller.rules import INITIAL, LOSSES, Restored, Rules
 from pal.errors import Failure
 
 
@@ -19,7 +19,7 @@ class Labelling:
     def __init__(self, rules: Rules, restored: Restored) -> None:
         self._rules = rules
         self.queue = LabelQueue(rules.queue_capacity, rules.when_full)
-        self.oracles = OraclePool(rules.oracle_deadline)
+        self.oracles = OraclePool(rules.oracle_deadline, rules.n_oracles - rules.untimed)
         self.returned: dict[int, Entry] = {}
         self.states: dict[int, State] = dict.fromkeys(restored.labelled, State.LABELLED)
         self.totals: Counter[State] = Counter(
@@ -157,7 +157,8 @@ class Labelling:
         entry.avoid |= {oracle}
         # What the physics refuses it refuses again; a crash or an exception may be bad luck.
         refused = failure.kind == "LabelFailure"
-        if entry.attempts <= self._rules.oracle_retries and not refused:
+        entry.excused += failure.kind == "lost" and entry.excused < LOSSES
+        if entry.attempts - entry.excused <= self._rules.oracle_retries and not refused:
             self.queue.restore(entry)
             return [self._move(entry, State.QUEUED, detail)]
         self.failures_in_a_row += 1

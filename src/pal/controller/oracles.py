@@ -20,15 +20,20 @@ class Running:
 class OraclePool:
     """Every living oracle is free or has one label running; a killed one awaits its end.
 
-    Any index may report ready, so that oracles may join at any time.
+    Any index may report ready, so that oracles may join at any time. The deadline is for those
+    below `timed`, None for all: the others watch over it themselves, as a label that waits for a
+    batch system is not being made yet.
     """
 
-    def __init__(self, deadline: float | None) -> None:
+    def __init__(self, deadline: float | None, timed: int | None = None) -> None:
         self._deadline = deadline
+        self._timed = timed
         # Ordered dictionaries, because a plain one gets slow when emptied from its front.
         self.free: OrderedDict[int, None] = OrderedDict()
         self.running: OrderedDict[int, Running] = OrderedDict()
         """By oracle, in the order of their start."""
+        self._watched: OrderedDict[int, None] = OrderedDict()
+        """Those that are running and have a deadline, in the same order."""
         self.killed: dict[int, Running] = {}
         """Told to die for their deadline; their sample is still with them."""
 
@@ -49,7 +54,7 @@ class OraclePool:
     def lost(self, oracle: int) -> Entry | None:
         """Note that an oracle died; return what it was working on."""
         self.free.pop(oracle, None)
-        running = self.running.pop(oracle, None) or self.killed.pop(oracle, None)
+        running = self._stop(oracle) or self.killed.pop(oracle, None)
         return running.entry if running else None
 
     def choose(self, avoid: frozenset[int]) -> int | None:
@@ -65,6 +70,12 @@ class OraclePool:
         """Give a free oracle a sample."""
         del self.free[oracle]
         self.running[oracle] = Running(entry, now)
+        if self._timed is None or oracle < self._timed:
+            self._watched[oracle] = None
+
+    def _stop(self, oracle: int) -> Running | None:
+        self._watched.pop(oracle, None)
+        return self.running.pop(oracle, None)
 
     def answered(self, oracle: int, sample: int) -> Entry | None:
         """Take an oracle's answer; None if the sample is not, or no longer, running there."""
@@ -72,18 +83,20 @@ class OraclePool:
         if running is None or running.entry.sample != sample:
             return None
         if self.killed.pop(oracle, None) is None:
-            del self.running[oracle]
+            self._stop(oracle)
             self.free[oracle] = None
         return running.entry
 
     def overdue(self, now: float) -> list[int]:
         """Name, once, each oracle whose label takes longer than the deadline."""
         late: list[int] = []
-        while self._deadline is not None and self.running:
-            oracle, running = next(iter(self.running.items()))
+        while self._deadline is not None and self._watched:
+            oracle = next(iter(self._watched))
+            running = self.running[oracle]
             if now - running.started < self._deadline:
                 break
-            self.killed[oracle] = self.running.pop(oracle)
+            self._stop(oracle)
+            self.killed[oracle] = running
             late.append(oracle)
         return late
 
@@ -92,5 +105,6 @@ class OraclePool:
         taken = [(oracle, r.entry, True) for oracle, r in self.running.items()]
         taken += [(oracle, r.entry, False) for oracle, r in self.killed.items()]
         self.running.clear()
+        self._watched.clear()
         self.killed.clear()
         return taken

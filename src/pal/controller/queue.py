@@ -16,13 +16,15 @@ class Entry:
     """A candidate on its way to a label, and what has happened to it.
 
     `avoid` are the oracles that failed it. `survived` turns true once an oracle lived through
-    an attempt: what then fails in the end is no poison.
+    an attempt: what then fails in the end is no poison. `excused` attempts are not held against
+    it: what it ran on was lost.
     """
 
     candidate: Candidate
     attempts: int = 0
     avoid: frozenset[int] = frozenset()
     survived: bool = False
+    excused: int = 0
 
     @property
     def sample(self) -> int:

@@ -10,6 +10,10 @@ from pal.controller.events import Candidate
 INITIAL: Final = -1
 """The walker of samples that were there before exploration began."""
 
+LOSSES: Final = 5
+"""How often a sample may lose its oracle through no fault that is known to be its own: beyond
+the job, where blocks end when their time is up. The next loss counts as a failed try."""
+
 WhenFull: TypeAlias = Literal["drop_new", "drop_certain", "drop_old"]
 
 
@@ -17,11 +21,13 @@ WhenFull: TypeAlias = Literal["drop_new", "drop_certain", "drop_old"]
 class Rules:
     """How a campaign is run. Times are seconds; None means no limit.
 
+    `n_oracles` counts all oracles; the last `untimed` of them watch over the deadline themselves.
     `trainers` lists, for each trainer, the members it fits. `initial_labels` are needed before
     exploration starts. The stop rules have the names they have in the settings.
     """
 
     n_oracles: int = 1
+    untimed: int = 0
     trainers: tuple[tuple[int, ...], ...] = ((0,),)
     oracle_deadline: float | None = None
     oracle_retries: int = 1

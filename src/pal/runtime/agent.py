@@ -27,11 +27,9 @@ from pal.runtime.nursery import Birth, Kill, send_request
 from pal.runtime.orders import Job, Key
 from pal.runtime.roads import Roads
 from pal.runtime.supervision import RestartBudget
-from pal.runtime.worker import THREAD_VARIABLES
+from pal.runtime.surroundings import THREAD_VARIABLES
+from pal.runtime.worker import KERNEL_OF
 from pal.transport.channel import SocketChannel
-
-KERNEL_OF = {"generator": "generator", "oracle": "oracle", "trainer": "training"}
-"""The kernel a worker's role belongs to; all others belong to prediction."""
 
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 """Let the C library keep freed memory: otherwise every array of a few hundred KB that a round

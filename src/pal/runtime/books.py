@@ -60,7 +60,7 @@ class Books:
 
     def label(self, time: float, answer: LabelDone, oracle: int) -> None:
         """Write a label."""
-        host = socket.gethostname()
+        host = answer.host or socket.gethostname()
         self.record(
             entries.NewLabel(time, answer.identity, answer.label, oracle, host, answer.seconds)
         )

@@ -20,8 +20,8 @@ from pal.runtime.aftermath import conclude
 from pal.runtime.cluster import Cluster
 from pal.runtime.deputy import serve
 from pal.runtime.happenings import Happening, Note
+from pal.runtime.machines import HEAD
 from pal.runtime.muster import connect, hello, leading, welcomed
-from pal.runtime.node import HEAD
 from pal.runtime.session import Session
 from pal.settings import Settings, load, parse
 

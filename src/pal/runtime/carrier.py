@@ -57,6 +57,10 @@ class Carrier:
         """Return the station of a worker."""
         return self._cluster.stations[role, index]
 
+    def _oracle(self, index: int) -> Station:
+        """Return the station of this oracle, or the broker's, which is many."""
+        return self._cluster.stations.get(("oracle", index)) or self.station("broker")
+
     # What the manager orders ---------------------------------------------------------------
 
     def _move(self, move: cmd.Move) -> None:
@@ -73,8 +77,9 @@ class Carrier:
         self._books.record(
             entries.StateChange(self._clock(), order.sample, State.RUNNING, detail, order.attempt)
         )
-        task = msg.LabelTask(order.sample, self._books.sample(order.sample), order.attempt)
-        self._cluster.send(self.station("oracle", order.oracle), task)
+        sample = self._books.sample(order.sample)
+        task = msg.LabelTask(order.oracle, order.sample, sample, order.attempt)
+        self._cluster.send(self._oracle(order.oracle), task)
 
     def _commit_label(self, order: cmd.CommitLabel) -> None:
         answer, oracle = self._answers.pop(order.sample)
@@ -83,7 +88,11 @@ class Carrier:
         self._books.label(self._clock(), answer, oracle)
 
     def _kill_oracle(self, order: cmd.KillOracle) -> None:
-        self._cluster.kill(self.station("oracle", order.oracle), "deadline", order.reason)
+        station = self._oracle(order.oracle)
+        if station.job.role == "broker":
+            self._cluster.send(station, msg.DropLabel(order.oracle))
+        else:
+            self._cluster.kill(station, "deadline", order.reason)
 
     def _teach(self, lesson: cmd.Teach) -> None:
         self._releases.store()
@@ -186,5 +195,7 @@ class Carrier:
         for sampler in self._cluster.of("sampler"):
             self._cluster.kill(sampler, "ended", "the campaign ended before its initial samples")
         for oracle in self._working:
-            oracle_station = self.station("oracle", oracle)
-            self._cluster.kill(oracle_station, "ended", "its label took too long")
+            station = self._oracle(oracle)
+            # A broker ends by itself, and takes its labels with it.
+            if station.job.role != "broker":
+                self._cluster.kill(station, "ended", "its label took too long")

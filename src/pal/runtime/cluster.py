@@ -14,9 +14,9 @@ from pal.errors import Failure
 from pal.runtime import wire
 from pal.runtime.agent import Agent, Died, Left, Said
 from pal.runtime.agent import News as WorkerNews
-from pal.runtime.machines import Machine
+from pal.runtime.machines import HEAD, Machine
 from pal.runtime.messages import Ready
-from pal.runtime.node import HEAD, PULSE, Node
+from pal.runtime.node import PULSE, Node
 from pal.runtime.orders import Job, Key
 from pal.runtime.seats import Group, relocate
 from pal.transport.fabric import Fabric, Lost

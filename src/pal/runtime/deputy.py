@@ -12,8 +12,9 @@ from pal.errors import WorldError
 from pal.runtime import wire
 from pal.runtime.agent import Agent
 from pal.runtime.interrupts import Interrupts
+from pal.runtime.machines import HEAD
 from pal.runtime.muster import join
-from pal.runtime.node import HEAD, Node
+from pal.runtime.node import Node
 from pal.transport.fabric import Fabric, Letter, Lost
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from pal.controller.manager import Manager
 from pal.monitor.metrics import Snapshot
-from pal.runtime.agent import KERNEL_OF
 from pal.runtime.orders import Job, Key
+from pal.runtime.worker import KERNEL_OF
 
 EXCHANGE_COLUMNS = ("rounds", "samples", "uncertain", "uncertainty", "skipped")
 
@@ -64,7 +64,7 @@ class Gauges:
             # An exchange whose members live elsewhere only waits for the predictors.
             if not (remote and job.role == "exchange"):
                 kernel = KERNEL_OF.get(job.role, "prediction")
-                counts[kernel] = counts.get(kernel, 0) + 1
+                counts[kernel] = counts.get(kernel, 0) + max(1, len(job.oracles))
         return counts
 
     def read(

@@ -14,6 +14,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+HEAD = 0
+"""The rank of the agent that leads the campaign."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:

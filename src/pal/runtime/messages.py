@@ -102,8 +102,9 @@ class NewLabels:
 
 @dataclass(frozen=True, slots=True)
 class LabelTask:
-    """Label this sample."""
+    """Label this sample, as this oracle: a worker may be several."""
 
+    oracle: int
     identity: int
     sample: Sample
     attempt: int
@@ -111,19 +112,44 @@ class LabelTask:
 
 @dataclass(frozen=True, slots=True)
 class LabelDone:
-    """The label of a sample, after so many seconds."""
+    """The label of a sample, after so many seconds; `host` unless it is the agent's."""
 
+    oracle: int
     identity: int
     label: Label
     seconds: float
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelRefused:
     """The oracle could not label a sample; the worker lives on."""
 
+    oracle: int
     identity: int
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class OracleFree:
+    """An oracle beyond the job can take a sample."""
+
+    oracle: int
+
+
+@dataclass(frozen=True, slots=True)
+class OracleDown:
+    """An oracle beyond the job died, or was killed, with the sample it worked on."""
+
+    oracle: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class DropLabel:
+    """Nobody waits for this oracle's label any more."""
+
+    oracle: int
 
 
 @dataclass(frozen=True, slots=True)

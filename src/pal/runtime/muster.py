@@ -16,8 +16,7 @@ from pal.errors import WorldError
 from pal.runtime import wire
 from pal.runtime.agent import Agent
 from pal.runtime.cluster import Cluster, farewell
-from pal.runtime.machines import Machine, bound_tightly, shared, this_machine
-from pal.runtime.node import HEAD
+from pal.runtime.machines import HEAD, Machine, bound_tightly, shared, this_machine
 from pal.settings import Settings, dump
 from pal.transport import launch
 from pal.transport.alone import Alone

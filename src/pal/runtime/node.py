@@ -9,11 +9,11 @@ from typing import Any
 
 from pal.runtime import wire
 from pal.runtime.agent import Agent, Worker
+from pal.runtime.machines import HEAD
 from pal.runtime.orders import Key
 from pal.runtime.outposts import Outpost, Relay
 from pal.transport.fabric import Fabric
 
-HEAD = 0
 PULSE = 1.0
 """Seconds between two signs of life."""
 

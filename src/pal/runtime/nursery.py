@@ -3,8 +3,10 @@
 It has imported numpy and the worker code, and nothing else, so a worker is up in milliseconds and
 shares those pages with all others. It lives in a session of its own, so whatever kills the
 agent's process group (kill -9, a closed terminal) leaves it alive just long enough to kill every
-worker's process group, grandchildren included. Should it die itself, the kernel kills the
-workers (PR_SET_PDEATHSIG, on Linux), and elsewhere their lifeline does.
+worker's process group, grandchildren included. Programs that have left that group, as Parsl's
+blocks on this machine do, are known by a mark in their environment (on Linux). Should it die
+itself, the kernel kills the workers (PR_SET_PDEATHSIG, on Linux), and elsewhere their lifeline
+does; marked programs are then ended by the next nursery.
 
 Requests come over a stream socket as a length and a pickle, with file descriptors beside them;
 answers go back as lines of JSON.
@@ -23,12 +25,17 @@ import socket
 import struct
 import sys
 import threading
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 HEAD = struct.Struct("<QI")
 FDS_PER_MESSAGE = 200
+_TIDY = 2.0
+MARK = "PAL_WORKER"
+"""The environment variable by which whatever a worker has started is found: agent.worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,8 @@ class Nursery:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._children: dict[int, int] = {}
+        self._agent = identity(os.getppid())
+        end_marked([f"{self._agent}."])  # what a nursery left that was killed
         self._untold = bytearray()
         self._poller = select.poll()
         self._wakeup, writer = os.pipe()
@@ -120,6 +129,7 @@ class Nursery:
         finally:
             for pid in self._children:
                 _kill_group(pid, signal.SIGKILL)
+            end_marked([f"{self._agent}."])
 
     def _obey(self) -> bool:
         received = _receive_request(self._socket)
@@ -151,6 +161,7 @@ class Nursery:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.environ[MARK] = f"{self._agent}.{birth.key}."
             lifeline = self._socket.detach()
             _watch(lifeline)
             from pal.runtime import worker
@@ -167,17 +178,23 @@ class Nursery:
             os._exit(code)
 
     def _bury(self) -> None:
+        gone = []
         while self._children:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                break
             if pid == 0:
-                return
+                break
             key = self._children.pop(pid, None)
             _kill_group(pid, signal.SIGKILL)
             if key is not None:
-                self._tell({"gone": key, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
+                code = os.waitstatus_to_exitcode(status)
+                gone.append({"gone": key, "pid": pid, "code": code})
+        if gone:
+            end_marked([f"{self._agent}.{news['gone']}." for news in gone])
+        for news in gone:
+            self._tell(news)
 
     def _tell(self, news: dict[str, int]) -> None:
         self._untold += json.dumps(news).encode() + b"\n"
@@ -194,6 +211,48 @@ class Nursery:
 def _kill_group(pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+
+
+def end_marked(marks: Sequence[str]) -> None:
+    """Kill all processes whose mark begins so, until there are none; what a worker started.
+
+    Looking at every process takes some ten microseconds for each; so look for many at once.
+    Python's resource trackers, which remove the semaphores of those killed, get time for it.
+    """
+    wanted = tuple(f"{MARK}={mark}".encode() for mark in marks)
+    until = time.monotonic() + _TIDY
+    while found := [pid for pid in _processes() if any(_marks(pid, wanted))]:
+        for pid in found:
+            if time.monotonic() > until or b"resource_tracker" not in _read(pid, "cmdline"):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)  # until the kernel has taken them down
+
+
+def identity(pid: int) -> str:
+    """Name a process so that no other one has the same name, in this or another container."""
+    after_name = _read(pid, "stat").rpartition(b")")[2].split()
+    began = after_name[19].decode() if after_name else ""  # in ticks since the machine started
+    return f"{pid}-{began}"
+
+
+def _processes() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return []
+
+
+def _marks(pid: int, wanted: tuple[bytes, ...]) -> Iterator[bytes]:
+    return (each for each in _read(pid, "environ").split(b"\0") if each.startswith(wanted))
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _watch(fd: int) -> None:

@@ -15,12 +15,15 @@ Role = Literal[
     "predictor",
     "generator",
     "oracle",
+    "broker",
     "trainer",
     "sampler",
     "evaluator",
     "outpost",  # no process: in a shard, the walkers that live on another node
     "relay",  # no process: among walkers without a committee, the exchange of another node
 ]
+_ALONE = ("exchange", "sampler", "evaluator", "broker")
+
 Key: TypeAlias = tuple[str, int]
 """Role and index: which worker of the campaign."""
 
@@ -75,6 +78,8 @@ class Job:
     """Members this predictor or trainer holds."""
     member_count: int = 0
     weights_every: int = 10
+    oracles: tuple[int, ...] = ()
+    """Oracles this worker is; a broker is many, all of them beyond the job."""
     bootstrap: bool = False
     training: bool = True
     batching: Batching | None = None
@@ -91,6 +96,11 @@ class Job:
         return self.role not in ("outpost", "relay")
 
     @property
+    def load(self) -> int:
+        """How many cores it keeps busy."""
+        return self.threads if self.process and self.role != "broker" else 0
+
+    @property
     def key(self) -> Key:
         """Which worker of the campaign."""
         return self.role, self.index
@@ -98,7 +108,7 @@ class Job:
     @property
     def name(self) -> str:
         """Readable name, also of the log file; the first of what is mostly alone has no number."""
-        alone = self.role in ("exchange", "sampler", "evaluator") and not self.index
+        alone = self.role in _ALONE and not self.index
         return self.role if alone else f"{self.role}-{self.index}"
 
 

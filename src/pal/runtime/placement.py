@@ -11,8 +11,9 @@ from pal.building import METHODS, KernelSpec
 from pal.catalogue import check_installed, check_options
 from pal.errors import SettingsError
 from pal.exchange.batching import All, Batching, Ready
-from pal.runtime.machines import Machine, deal, spread, this_machine
+from pal.runtime.machines import HEAD, Machine, deal, spread, this_machine
 from pal.runtime.orders import Job
+from pal.runtime.outside.wanted import executor_spec
 from pal.runtime.seats import Group, Seats, proportional
 from pal.settings import Settings
 
@@ -44,7 +45,7 @@ class Placement:
         lines = []
         for machine in self.machines:
             here = self.on(machine.rank)
-            threads = sum(job.threads for job in here if job.process)
+            threads = sum(job.load for job in here)
             count = sum(job.process for job in here)
             lines.append(f"{machine}: {count} processes with {threads} threads")
             lines += [f"  {_line(job)}" for job in here]
@@ -94,6 +95,8 @@ def _describe(job: Job) -> str:
         return f"walkers {_span(job.walkers)} on another node"
     if job.role == "relay":
         return f"to the committee of shard {job.shard}"
+    if job.role == "broker":
+        return f"labels beyond the job, {len(job.oracles)} at once"
     return "labels"
 
 
@@ -115,6 +118,8 @@ def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
             check_installed(role, section.kernel)
             check_options(role, section.kernel, section.options)
             found[role] = KernelSpec.of(role, section.kernel, section.options, paths)
+    if settings.oracle.executor is not None:
+        found["executor"] = executor_spec(settings.oracle, paths)
     return found
 
 
@@ -381,7 +386,11 @@ def _place_oracles(settings: Settings, seats: Seats, common: dict[str, Any]) -> 
         return
     fixed = by_hand("oracle", settings.placement.oracle, len(seats.machines), oracle.workers)
     where = seats.by_hand(fixed)
-    extra = {"count": oracle.workers}
+    count = oracle.places
+    extra = {"count": count, "deadline": oracle.deadline, "threads": oracle.threads}
     for index in range(oracle.workers):
-        job = Job("oracle", index, threads=oracle.threads, extra=extra, **common)
+        job = Job("oracle", index, threads=oracle.threads, oracles=(index,), extra=extra, **common)
         seats.take(next(where, None), [job])
+    if oracle.executor is not None:
+        beyond = tuple(range(oracle.workers, count))
+        seats.take(HEAD, [Job("broker", 0, oracles=beyond, extra=extra, **common)])

@@ -42,9 +42,7 @@ class Roads:
         self.slots: Slots | None = None
         if self.hosts:
             self.slots = Slots.create(self.walkers, slot_size)
-            for host in self.hosts:
-                if host.role == "generator":
-                    self.slots.header["state"][self.places(host)] = ALIVE
+            self.slots.header["state"][:] = ALIVE
         size = min(_POST_LIMIT, 2 * slot_size * max(16, self.walkers) + (1 << 20))
         self.posts = {job.index: Segment.create(size) for job in predictors}
 

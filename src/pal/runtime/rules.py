@@ -14,7 +14,8 @@ def rules_of(settings: Settings, placement: Placement, initial: int) -> Rules:
     stop = settings.stop
     wanted = settings.initial.labels
     return Rules(
-        n_oracles=len(placement.of("oracle")),
+        n_oracles=sum(len(job.oracles) for job in placement.jobs),
+        untimed=sum(len(job.oracles) for job in placement.of("broker")),
         trainers=tuple(job.members for job in placement.of("trainer")),
         oracle_deadline=settings.oracle.deadline,
         oracle_retries=settings.oracle.retries,

@@ -29,8 +29,8 @@ class Group:
 
     @property
     def threads(self) -> int:
-        """Threads of all its processes."""
-        return sum(job.threads for job in self.jobs if job.process)
+        """Cores that all its processes keep busy."""
+        return sum(job.load for job in self.jobs)
 
     @property
     def needs_device(self) -> bool:
@@ -95,10 +95,7 @@ class Seats:
 
 
 def _pinned(jobs: Sequence[Job], free: Iterator[int]) -> tuple[Job, ...]:
-    return tuple(
-        replace(job, cores=tuple(next(free) for _ in range(job.threads))) if job.process else job
-        for job in jobs
-    )
+    return tuple(replace(job, cores=tuple(next(free) for _ in range(job.load))) for job in jobs)
 
 
 def relocate(

@@ -21,22 +21,25 @@ from pal.ledger import entries
 from pal.ledger.directory import RunDirectory, write_atomically
 from pal.records import Sample
 from pal.runtime import messages as msg
-from pal.runtime.agent import KERNEL_OF, Died, Left, Said
+from pal.runtime.agent import Died, Left, Said
 from pal.runtime.books import Books
 from pal.runtime.carrier import Carrier
 from pal.runtime.cluster import Cluster, News, NodeLost, Station, StopWished
 from pal.runtime.gauges import Gauges
 from pal.runtime.happenings import Happening, Note, Outcome
 from pal.runtime.interrupts import Interrupts
+from pal.runtime.labels import clear
 from pal.runtime.orders import Job
 from pal.runtime.placement import Placement, place, specs
 from pal.runtime.releases import Releases
 from pal.runtime.rules import restored_of, rules_of
 from pal.runtime.seats import Group
-from pal.runtime.worker import clear
+from pal.runtime.worker import KERNEL_OF
 from pal.settings import Settings, dump
 
 TICK = 1.0
+
+_LABELLING = ("oracle", "broker")
 
 
 class Session:
@@ -83,6 +86,8 @@ class Session:
             msg.Proposal: self._on_proposal,
             msg.LabelDone: self._on_label,
             msg.LabelRefused: self._on_refusal,
+            msg.OracleFree: lambda _, m: self._feed(ev.OracleReady(self.clock, m.oracle)),
+            msg.OracleDown: lambda _, m: self._report(self._lose_oracle(m.oracle, m.failure)),
             msg.Epoch: self._on_epoch,
             msg.NewWeights: self._on_weights,
             msg.RoundDone: self._on_round_done,
@@ -281,17 +286,25 @@ class Session:
         self._carrier.received(exchange.job.index, len(message.samples))
         self._propose(message)
 
-    def _on_label(self, station: Station, message: msg.LabelDone) -> None:
-        index = station.job.index
-        self._carrier.answered(index, message)
-        self._feed(ev.LabelReturned(self.clock, index, message.identity))
+    def _on_label(self, _: Station, message: msg.LabelDone) -> None:
+        self._carrier.answered(message.oracle, message)
+        self._feed(ev.LabelReturned(self.clock, message.oracle, message.identity))
         self._carrier.unwanted(message.identity)
 
-    def _on_refusal(self, station: Station, message: msg.LabelRefused) -> None:
-        index = station.job.index
-        self._carrier.idle(index)
+    def _on_refusal(self, _: Station, message: msg.LabelRefused) -> None:
+        self._carrier.idle(message.oracle)
         self._report(message.failure)
-        self._feed(ev.LabelFailed(self.clock, index, message.identity, message.failure))
+        failure = message.failure
+        self._feed(ev.LabelFailed(self.clock, message.oracle, message.identity, failure))
+
+    def _lose_oracle(self, oracle: int, failure: Failure) -> Failure:
+        """Tell the manager of an oracle that is gone; return its failure with its sample."""
+        failure = self._carrier.with_sample(oracle, failure)
+        if failure.sample is not None:
+            for scratch in self.directory.scratch.glob(f"{failure.sample}-*"):
+                clear(scratch)
+        self._feed(ev.OracleLost(self.clock, oracle, failure))
+        return failure
 
     def _on_epoch(self, station: Station, message: msg.Epoch) -> None:
         self._losses[station.job.index] = _mean_loss(message)
@@ -355,12 +368,13 @@ class Session:
         """Note that a worker is gone; return the failure with the sample it was at."""
         role, index = station.job.role, station.job.index
         if role == "oracle":
-            failure = self._carrier.with_sample(index, failure)
+            failure = self._lose_oracle(index, failure)
             if failure.sample is not None:
                 self.cluster.forgive(station)
-                for scratch in self.directory.scratch.glob(f"{failure.sample}-*"):
-                    clear(scratch)
-            self._feed(ev.OracleLost(self.clock, index, failure))
+        elif role == "broker":
+            # Its oracles had no part in its death.
+            for oracle in station.job.oracles:
+                self._lose_oracle(oracle, replace(failure, index=oracle, kind="lost"))
         elif role == "trainer":
             self._feed(ev.TrainerLost(self.clock, index, failure))
         elif role in ("exchange", "predictor"):
@@ -392,13 +406,17 @@ class Session:
         role = station.job.role
         if role in ("generator", "exchange"):
             self._lose(station.job.walkers or station.job.rows, failure)
-        others = [other for other in self.cluster.of(role) if not other.given_up]
+        others = [
+            other
+            for other in self.cluster.stations.values()
+            if _alike(other.job.role) == _alike(role) and not other.given_up
+        ]
         text = f"{station.job.name} died {station.restarts + 1} times and is given up"
         if failure.kind == "NodeLost":
             text = f"there is no room elsewhere for {station.job.name}"
         # Hosts that died in the same moment, of which nobody has told yet, are not alive either.
         exploring = role == "generator" and len(self._lost) < self.settings.generator.walkers
-        if exploring or (role in ("oracle", "exchange") and others):
+        if exploring or (role in (*_LABELLING, "exchange") and others):
             self._say(f"{text}; {len(others)} others go on", "warning")
             return
         error = WorkerError(f"{text}. Last failure: {failure}")
@@ -465,9 +483,14 @@ class Session:
         message, (_, index) = news.message, news.key
         if isinstance(message, msg.LabelDone):
             with contextlib.suppress(LedgerError):
-                self._books.label(self.clock, message, index)
+                self._books.label(self.clock, message, message.oracle)
         elif isinstance(message, msg.NewWeights):
             self.releases.release(message.members, self._carrier.taught(index))
+
+
+def _alike(role: str) -> str:
+    """Name the same for roles of which one can go on for the other."""
+    return "oracle" if role in _LABELLING else role
 
 
 def _mean_loss(message: msg.Epoch) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import os
-import shutil
 import socket
 import sys
 import time
@@ -17,13 +16,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy
-
-from pal.errors import ChannelClosedError, Failure, foreseen
+from pal.errors import ChannelClosedError, Failure
 from pal.ledger.directory import RunDirectory
 from pal.roles import Context
+from pal.runtime.labels import described
 from pal.runtime.messages import Failed, Ready
 from pal.runtime.orders import Job, Order
+from pal.runtime.surroundings import THREAD_VARIABLES, of_launcher, seed_of
 from pal.transport.board import Board, Meter
 from pal.transport.channel import SocketChannel
 from pal.transport.doorbell import Doorbell, attach_doorbell
@@ -31,14 +30,13 @@ from pal.transport.mailbox import Post
 from pal.transport.segment import Segment
 from pal.transport.slots import Slots
 
-MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "OPAL_", "MPIR_", "MPI_", "HYD")
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+KERNEL_OF = {
+    "generator": "generator",
+    "oracle": "oracle",
+    "broker": "oracle",
+    "trainer": "training",
+}
+"""The kernel a worker's role belongs to; all others belong to prediction."""
 
 
 class Desktop:
@@ -67,14 +65,11 @@ class Desktop:
         """Describe one instance of a role to its kernel; each generation has another seed."""
         directory = self.job.directory / "work" / f"{role}-{index}"
         directory.mkdir(parents=True, exist_ok=True)
-        seed = numpy.random.SeedSequence(
-            [self.job.seed, *role.encode(), index], spawn_key=(generation,)
-        ).generate_state(1)
         return Context(
             role,
             index,
             count,
-            int(seed[0]),
+            seed_of(self.job.seed, role, index, generation),
             directory,
             self.job.device,
             self.job.threads,
@@ -99,15 +94,7 @@ class Desktop:
 
     def failure(self, role: str, index: int, error: BaseException, **more: Any) -> Failure:
         """Describe an exception of a kernel of this worker."""
-        return Failure(
-            role,
-            index,
-            type(error).__name__,
-            str(error),
-            host=socket.gethostname(),
-            traceback="" if foreseen(error) else "".join(traceback.format_exception(error)),
-            **more,
-        )
+        return described(role, index, error, **more)
 
 
 def _segment(fd: int) -> Segment:
@@ -120,9 +107,7 @@ def main(order: Order, fds: Sequence[int]) -> int:
     _surroundings(job)
     desk = Desktop(order, fds)
     desk.meter.reset()
-    role = {"generator": "generator", "oracle": "oracle", "trainer": "training"}.get(
-        job.role, "prediction"
-    )
+    role = KERNEL_OF.get(job.role, "prediction")
     try:
         _run(desk)
     except ChannelClosedError:
@@ -164,10 +149,5 @@ def _surroundings(job: Job) -> None:
     elif job.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if job.role == "oracle":
-        for name in [n for n in os.environ if n.startswith(MPI_PREFIXES)]:
+        for name in filter(of_launcher, list(os.environ)):
             del os.environ[name]
-
-
-def clear(folder: Any) -> None:
-    """Remove a scratch folder, whatever is in it."""
-    shutil.rmtree(folder, ignore_errors=True)

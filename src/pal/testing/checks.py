@@ -35,7 +35,7 @@ from pal.records import (
     signature,
 )
 from pal.roles import STOP, Ensemble, Generator, Model, Oracle, Selector, Stateful, Stop
-from pal.runtime.roles.oracle import check_label
+from pal.runtime.labels import check_label
 
 Answer: TypeAlias = Callable[[Sample], Feedback]
 """Plays the committee: what a walker hears about its sample."""

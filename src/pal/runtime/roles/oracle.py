@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from pal.errors import ContractError, NotFiniteError
-from pal.records import Label, named
 from pal.roles import Oracle
+from pal.runtime.labels import calculate
 from pal.runtime.messages import LabelDone, LabelRefused, LabelTask, Shutdown
-from pal.runtime.worker import Desktop, clear
-
-
-def check_label(label: Any) -> Label:
-    """Return a label if it is arrays of finite numbers.
-
-    Raises:
-        ContractError, NotFiniteError: says what came.
-    """
-    if not isinstance(label, np.ndarray | Mapping) or not len(label):
-        raise ContractError(
-            f"label returned {type(label).__name__}; expected a numpy array or a mapping of "
-            "names to arrays, not empty"
-        )
-    for name, array in named(label).items():
-        if array.dtype.kind not in "biufcSU":
-            raise ContractError(f"label returned {name or 'an array'} of dtype {array.dtype}")
-        if array.dtype.kind in "fc" and not np.isfinite(array).all():
-            count = int(np.count_nonzero(~np.isfinite(array)))
-            raise NotFiniteError(
-                f"label returned {name or 'an array'} of shape {array.shape} with {count} "
-                "entries that are NaN or infinite"
-            )
-    return label if isinstance(label, np.ndarray) else named(label)
+from pal.runtime.worker import Desktop
 
 
 class OracleDesk:
@@ -80,28 +50,17 @@ class OracleDesk:
         desk = self._desk
         scratch = desk.job.directory / "scratch" / f"{task.identity}-{task.attempt}"
         started = desk.meter.begin()
-        home = _enter(scratch)
         try:
-            label = check_label(self._oracle.label(task.sample))
+            label = calculate(self._oracle, task.sample, scratch)
         except Exception as error:
-            failure = desk.failure("oracle", desk.job.index, error, sample=task.identity)
-            desk.channel.send(LabelRefused(task.identity, failure))
+            failure = desk.failure("oracle", task.oracle, error, sample=task.identity)
+            desk.channel.send(LabelRefused(task.oracle, task.identity, failure))
         else:
-            desk.channel.send(LabelDone(task.identity, label, time.monotonic() - started))
+            seconds = time.monotonic() - started
+            desk.channel.send(LabelDone(task.oracle, task.identity, label, seconds))
         finally:
-            os.chdir(home)
-            clear(scratch)
             desk.meter.end()
             desk.meter.add("rounds")
-
-
-def _enter(scratch: Path) -> Path:
-    """Make a fresh scratch folder the working directory; return the previous one."""
-    home = Path.cwd()
-    clear(scratch)
-    scratch.mkdir(parents=True)
-    os.chdir(scratch)
-    return home
 
 
 def run(desk: Desktop) -> None:

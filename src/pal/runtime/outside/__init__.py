@@ -1,0 +1,1 @@
+"""Oracles beyond the job: labels made by an executor, such as Parsl's, wherever it runs."""
