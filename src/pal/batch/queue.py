@@ -99,22 +99,35 @@ def _provider(system: System, script: Path | None) -> Any:
     # What goes wrong is told once, as our error.
     logging.getLogger("parsl").addHandler(logging.NullHandler())
     name, options = _PROVIDERS[system.name]
-    base: Any = getattr(parsl.providers, name)
+    base = getattr(parsl.providers, name)
+    made = type(name, (base, _written()), {"script": script})
+    return made(**options)
+
+
+def _written() -> type:
+    """Return the part of a provider that lets it submit a script which is there already.
+
+    It stands behind the provider of a system: what they all call in their common base is ours.
+    """
+    from parsl.providers.cluster_provider import ClusterProvider
+
+    base: Any = ClusterProvider
 
     class Written(base):  # type: ignore[misc]
-        said = ""
+        script: Path | None = None
         copy = ""
+        said = ""
 
         def _write_submit_script(self, template: Any, filename: str, *_: Any) -> None:
-            assert script is not None
-            shutil.copyfile(script, filename)
+            assert self.script is not None
+            shutil.copyfile(self.script, filename)
             self.copy = filename
 
         def execute_wait(self, cmd: str, timeout: Any = None) -> Any:
             if self.copy:  # the queue is to show the script that is kept
-                cmd = cmd.replace(self.copy, quote(str(script)))
+                cmd = cmd.replace(self.copy, quote(str(self.script)))
             code, out, err = super().execute_wait(cmd, timeout)
             self.said = " ".join((err.strip() or out.strip()).split()) if code else ""
             return code, out, err
 
-    return Written(**options)
+    return Written

@@ -90,7 +90,7 @@ def _run(request: Request) -> str:
     """Return the command that runs the campaign: under MPI where there are several nodes."""
     words = [quote(request.python), "-m", "pal", "run", quote(request.settings.name)]
     if request.nodes > 1:
-        words = [_launcher(request), *words, "--nodes", str(request.nodes)]
+        words = [_launcher(request), "\\\n   ", *words, "--nodes", str(request.nodes)]
     for change in request.changes:
         words += ["--set", quote(change)]
     return " ".join(words)
