@@ -6,12 +6,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 # The tests that MACE's environment runs.
 MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py
 
-.PHONY: help setup demo demo-compare test test-slow check format clean
+.PHONY: help setup demo demo-compare slurm test test-slow check format clean
 
 help:
 	@echo "make demo          learn a potential for alanine dipeptide (about 4 minutes)"
 	@echo "make demo-compare  the same, active against random selection"
 	@echo "make test          run the tests (about 12 minutes, with all that they install)"
+	@echo "make slurm         install what the tests of batch jobs need (root on Debian)"
 	@echo "make test-slow     run the tests that take minutes, too"
 	@echo "make check         format, lint, types, import rules"
 
@@ -42,11 +43,15 @@ demo: $(BIN)/.demo
 demo-compare: $(BIN)/.demo
 	$(BIN)/python examples/alanine/compare.py
 
-test: $(BIN)/.dev $(MACE)/.ready
+# The tests of batch jobs run a small Slurm of their own, where root on Debian can install it.
+slurm:
+	@tests/batch/install_slurm.sh
+
+test: $(BIN)/.dev $(MACE)/.ready slurm
 	$(BIN)/python -m pytest -m 'not slow'
 	$(MACE)/python -m pytest -m 'not slow' $(MACE_TESTS)
 
-test-slow: $(BIN)/.dev $(MACE)/.ready
+test-slow: $(BIN)/.dev $(MACE)/.ready slurm
 	$(BIN)/python -m pytest
 	$(MACE)/python -m pytest $(MACE_TESTS)
 

@@ -109,6 +109,12 @@ class WorkerError(PalError):
     exit_code = 6
 
 
+class BatchError(PalError):
+    """A batch system cannot be reached, or refused a job."""
+
+    exit_code = 7
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One failure of one kernel, as it travels and as the ledger keeps it.

@@ -235,6 +235,10 @@ class StopSettings(_Section):
     final_training: Seconds = Field(
         default=60.0, description="longest training on the last labels, after the stop"
     )
+    before_end: Seconds = Field(
+        default=120.0,
+        description="in a batch job: time kept at its end, beside oracle.grace, to save and close",
+    )
 
 
 class RestartSettings(_Section):

@@ -134,7 +134,8 @@ class World:
 
     def stop(self, after: float) -> None:
         """Ask for the end at some time."""
-        self._at(after, lambda: ev.StopRequested(self.time, "asked"))
+        continued = self.rng.random() < 0.5
+        self._at(after, lambda: ev.StopRequested(self.time, "asked", continued=continued))
 
     def _deliver(self, event: ev.Event) -> None:
         if self.finish is not None:

@@ -246,3 +246,58 @@ def test_with_training_off_the_end_has_no_final_training():
 def test_a_stop_before_the_start_leaves_all_in_the_queue():
     play = Play(Restored(labelled=(1, 2, 3), proposed=3), labels=3)
     assert play.tick() == [Finish("stop.labels = 3 reached")]
+
+
+def drain(play, patient=True):
+    return play.send(StopRequested(play.time, "the job ends", patient, continued=True))
+
+
+def test_a_pause_between_two_jobs_keeps_labels_and_trains_no_more():
+    play = Play(retrain_size=1, grace=30.0, final_training=20.0)
+    play.trainer()
+    play.oracle(0)
+    play.propose(0)
+    play.label(0, 0)
+    play.trained()
+    play.oracle(1)
+    play.propose(1, 2)
+    assert drain(play) == [Explore(False)]
+    play.label(0, 1)
+    orders = play.tick(30.0)
+    assert moves(orders) == [(2, "queued")]
+    assert of(Teach, orders) == []
+    assert orders[-1] == Finish("the job ends", continued=True)
+
+
+def test_an_operator_who_stops_during_a_pause_ends_the_campaign():
+    play = Play()
+    play.oracle(0)
+    play.propose(1)
+    drain(play)
+    assert drain(play) == [], "the signal of the batch system comes beside the clock"
+    assert play.stop("enough")[-1] == Finish("enough")
+
+
+def test_a_walker_that_stops_during_a_pause_can_say_so_again_in_the_next_job():
+    play = Play()
+    play.oracle(0)
+    play.propose(1)
+    drain(play)
+    play.send(StopRequested(play.time, "walker 4 asked", patient=True))
+    play.returns(0, 1)
+    assert play.durable(1)[-1] == Finish("the job ends", continued=True)
+
+
+def test_a_campaign_at_its_end_hurries_when_the_job_ends():
+    play = ending()
+    orders = drain(play)
+    assert sorted(moves(orders)) == [(1, "queued"), (2, "queued")]
+    assert orders[-1] == Finish("a walker asked")
+
+
+def test_a_pause_hurries_when_the_time_is_over():
+    play = Play()
+    play.oracle(0)
+    play.propose(1)
+    drain(play)
+    assert drain(play, patient=False)[-1] == Finish("the job ends", continued=True)

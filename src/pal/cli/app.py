@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from pal.cli import campaign, project
 from pal.cli.check import check
+from pal.cli.submit import submit
 from pal.errors import PalError
 
 EXIT_CODES = {
@@ -22,6 +23,8 @@ EXIT_CODES = {
     4: "the run directory or its ledger cannot be used",
     5: "a road between processes broke",
     6: "workers failed too often and were given up",
+    7: "a batch system cannot be reached, or refused the job",
+    75: "the time of the batch job is up; the same command goes on in another job",
     130: "interrupted (Ctrl-C) where there was nothing to end in good order",
 }
 
@@ -75,6 +78,7 @@ def _options(
 app.command()(project.init)
 app.command()(check)
 app.command()(campaign.run)
+app.command()(submit)
 app.command()(campaign.status)
 app.command()(campaign.stop)
 app.command()(campaign.export)

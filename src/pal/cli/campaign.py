@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pal.monitor.terminal import Level, View
 
 
+CONTINUES = 75
+"""The exit code that asks a job script for another job; EX_TEMPFAIL of sysexits.h."""
+
+
 def run(
     settings: SettingsFile = SETTINGS,
     fresh: Annotated[
@@ -47,7 +51,8 @@ def run(
     On several nodes, start one agent on each: mpirun -n 4 --map-by ppr:1:node pal run.
 
     Ctrl-C (or SIGTERM) ends it in good order: running labels are finished, and the same command
-    goes on later. Ctrl-C again stops at once.
+    goes on later. Ctrl-C again stops at once. In a batch job it ends in time before the job
+    does, with exit code 75: another job is to go on.
     """
     from pal.monitor.terminal import JsonView, TerminalView
     from pal.runtime.campaign import Campaign
@@ -64,6 +69,8 @@ def run(
         # A campaign that had to end by a failure has a summary, too.
         if campaign.summary is not None:
             _present(campaign.summary, as_json)
+    if campaign.continues:
+        raise typer.Exit(CONTINUES)
 
 
 class _Quiet:

@@ -24,6 +24,9 @@ def standing(directory: RunDirectory) -> dict[str, Any]:
         LedgerError: there is none in this directory.
     """
     holder = directory.holder()
+    job = _job(directory)
+    if job is not None and not directory.ledger.exists():
+        return {"name": "", "directory": str(directory.path), "running": False, "job": job}
     with Ledger.open_readonly(directory.path) as ledger:
         metric = ledger.last_metric()
         sessions = ledger.sessions()
@@ -39,6 +42,7 @@ def standing(directory: RunDirectory) -> dict[str, Any]:
         "directory": str(directory.path),
         "running": holder is not None,
         "holder": holder,
+        "job": job,
         "sessions": len(sessions),
         "ended": last.reason if last and last.end is not None else None,
         "counts": counts,
@@ -51,6 +55,29 @@ def standing(directory: RunDirectory) -> dict[str, Any]:
     }
     plain: dict[str, Any] = finite(data)
     return plain
+
+
+def _job(directory: RunDirectory) -> dict[str, Any] | None:
+    """Return the newest batch job of the campaign, and what its queue says of it."""
+    from pal.batch import jobs, queue
+    from pal.batch.systems import SYSTEMS
+    from pal.errors import BatchError
+
+    found = jobs.newest(directory)
+    if found is None:
+        return None
+    system = SYSTEMS[found.system]
+    try:
+        state = queue.state(system, found.number)
+    except BatchError:
+        state = "unknown"
+    return {
+        "number": found.number,
+        "system": system.title,
+        "state": state,
+        "script": found.script,
+        "output": str(found.log),
+    }
 
 
 def _newest(directory: RunDirectory) -> dict[str, Any] | None:
@@ -68,16 +95,21 @@ def describe(found: dict[str, Any], console: Console) -> None:
     )
     for label, text in _lines(found):
         console.print(Text.assemble((f"  {label:<10}", "dim"), text), soft_wrap=True)
-    for failure in found["last_failures"]:
+    for failure in found.get("last_failures", ()):
         line = f"  {duration(failure['time'])}  {failure['text']}"
         console.print(Text(line, style="red"), soft_wrap=True)
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what is told, as (heading, text)."""
+    job = found["job"]
+    if "counts" not in found:
+        return [("State", "not begun"), ("Job", _queued(job))]
     counts, snapshot = found["counts"], found["snapshot"] or {}
     failed = counts["failed"] + counts["quarantined"]
     lines = [("State", _state(found))]
+    if job is not None:
+        lines.append(("Job", _queued(job)))
     if snapshot:
         lines.append(("Active", _active(found, snapshot)))
         lines.append(("Explored", _explored(snapshot)))
@@ -106,6 +138,14 @@ def _state(found: dict[str, Any]) -> str:
     if found["ended"] is None:
         return "not running; the last session was cut off, `pal run` goes on where it stood"
     return f"not running; ended: {found['ended']}"
+
+
+def _queued(job: dict[str, Any]) -> str:
+    state = {
+        "unknown": "state unknown from this machine",
+        "ended": "has ended",
+    }.get(job["state"], f"is {job['state']}")
+    return f"{job['number']} of {job['system']} {state}; output: {job['output']}"
 
 
 def _active(found: dict[str, Any], snapshot: dict[str, Any]) -> str:

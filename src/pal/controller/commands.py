@@ -102,10 +102,14 @@ class RankQueue:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """All is done: stop every worker and end. `failed` when something broke."""
+    """All is done: stop every worker and end. `failed` when something broke.
+
+    `continued`: the session is over, the campaign is not; another job goes on with it.
+    """
 
     reason: str
     failed: bool = False
+    continued: bool = False
 
 
 Command: TypeAlias = (

@@ -151,12 +151,14 @@ class StopRequested:
     """A walker, a trainer, the operator or a signal asks for the end, in good order.
 
     Asked again, the end hurries, unless the request is `patient`: walkers and trainers ask one
-    by one and more than once, and mean the end, not haste.
+    by one and more than once, and mean the end, not haste. `continued`: only the time of a batch
+    job is up, and the next job goes on with the campaign.
     """
 
     time: float
     reason: str
     patient: bool = False
+    continued: bool = False
 
 
 Event: TypeAlias = (

@@ -226,10 +226,15 @@ class Manager:
         return self.labelling.rank(event) if self.ending is None else []
 
     def _on_stop_requested(self, event: ev.StopRequested) -> list[Command]:
-        if self.ending is None:
-            self._stop(Verdict(event.reason))
+        ending = self.ending
+        if ending is None:
+            self._stop(Verdict(event.reason, continued=event.continued))
         elif not event.patient:
-            self.ending.hurry(self._now)
+            if ending.verdict.continued and not event.continued:
+                ending.replace(Verdict(event.reason))
+            ending.hurry(self._now)
+        elif event.continued and not ending.verdict.continued:
+            ending.hurry(self._now)  # a campaign at its end has no time for a final training
         return []
 
     # What follows while the campaign runs -------------------------------------------------
@@ -341,7 +346,8 @@ class Manager:
             orders += self._finish_training(ending)
         if ending.step is Step.WEIGHTS and (not self.training.busy or self._now >= ending.until):
             self.finished = True
-            orders.append(Finish(ending.verdict.reason, ending.verdict.failed))
+            verdict = ending.verdict
+            orders.append(Finish(verdict.reason, verdict.failed, verdict.continued))
         return orders
 
     def _finish_labels(self, ending: Ending) -> list[Command]:
@@ -350,7 +356,7 @@ class Manager:
         orders = self.labelling.recall()
         if self.labelling.returned and self._now < ending.until + PATIENCE:
             return orders
-        time = 0.0 if ending.hurried else self.rules.final_training
+        time = self.rules.final_training if ending.trains else 0.0
         ending.enter(Step.TRAINING, self._now + time)
         if time and self.rules.training and self.training.untaught:
             orders += self.training.begin_round()

@@ -28,10 +28,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The campaign ends, for this reason; `failed` when something is broken."""
+    """The campaign ends, for this reason; `failed` when something is broken.
+
+    `continued`: it ends for now, and the next batch job goes on with it.
+    """
 
     reason: str
     failed: bool = False
+    continued: bool = False
 
 
 def judge(rules: Rules, progress: Progress) -> Verdict | None:
@@ -82,6 +86,15 @@ class Ending:
     def enter(self, step: Step, until: float) -> None:
         """Go on to the next step."""
         self.step, self.until = step, until
+
+    @property
+    def trains(self) -> bool:
+        """Whether the models are to learn the last labels; in the next job they would anyway."""
+        return not (self.hurried or self.verdict.continued)
+
+    def replace(self, verdict: Verdict) -> None:
+        """End for another reason: what was to be continued is not any more."""
+        self.verdict = verdict
 
     def hurry(self, now: float) -> None:
         """End the present step at once, and leave out the final training."""

@@ -85,6 +85,11 @@ class RunDirectory:
         return self.path / "scratch"
 
     @property
+    def jobs(self) -> Path:
+        """Scripts and output of batch jobs; they outlive a campaign that is begun afresh."""
+        return self.path / "jobs"
+
+    @property
     def requests(self) -> Path:
         """What the operator asks of a running campaign."""
         return self.path / "requests"
@@ -223,7 +228,7 @@ class RunDirectory:
         others = [
             path.name
             for path in self.path.iterdir()
-            if path != self.lock
+            if path not in (self.lock, self.jobs)
             and not path.name.startswith(LEDGER)
             and not (path.is_dir() and not any(path.iterdir()))
         ]

@@ -27,12 +27,17 @@ _MOST = 40
 
 
 def conclude(session: Session) -> Summary:
-    """Write all that is of use after a session, and return the campaign's summary."""
+    """Write all that is of use after a session, and return the campaign's summary.
+
+    At the end of a batch job there is no time for more than the summary; `pal export` writes the
+    dataset whenever it is wanted, and the last job all the rest.
+    """
     directory, settings = session.directory, session.settings
+    hasty = session.outcome is not None and session.outcome.hasty
     messages: list[str] = []
     files: dict[str, str] = {directory.ledger.name: "every sample and label with its history"}
     evaluations: list[Evaluation] = []
-    if settings.evaluation.data is not None and settings.model.train:
+    if settings.evaluation.data is not None and settings.model.train and not hasty:
         evaluations = _evaluate(session, messages)
     if stored(directory.models):
         files["models/"] = "weights, one folder for each stored version"
@@ -40,8 +45,10 @@ def conclude(session: Session) -> Summary:
         snapshots = [Snapshot(**metric.values) for metric in ledger.metrics()]
         failures = [entry.failure for entry in ledger.failures()]
         labels = [(row.time, float(row.sample)) for row in ledger.label_rows()]
-        files |= export(ledger, directory.path)
-    files["report.html"] = "plots and figures, in one file"
+        if not hasty:
+            files |= export(ledger, directory.path)
+    if not hasty:
+        files["report.html"] = "plots and figures, in one file"
     summary = summarise(
         name=settings.name,
         directory=directory.path,
@@ -58,6 +65,8 @@ def conclude(session: Session) -> Summary:
             {**summary.as_dict(), "evaluations": [e.as_dict() for e in evaluations]}, indent=1
         ).encode(),
     )
+    if hasty:
+        return summary
     try:
         write_report(
             directory.path / "report.html",

@@ -61,6 +61,8 @@ class Campaign:
         self.settings = settings
         self.directory = settings.directory
         self.summary: Summary | None = None
+        self.continues = False
+        """Whether only the time of a batch job was up, and another job is to go on."""
         self._fresh = fresh
         self._paths = paths
         self._home = home
@@ -129,6 +131,7 @@ class Campaign:
         assert outcome is not None
         if outcome.error is not None:
             raise outcome.error
+        self.continues = outcome.continued
         self.summary = conclude(session)
         drop_empty(directory.path / "work")
         if outcome.failed:

@@ -50,13 +50,17 @@ class NodeLost:
 
 
 @dataclass(frozen=True, slots=True)
-class StopWished:
-    """Something outside the workers asks for the end: a signal to an agent."""
+class Signalled:
+    """The agent of another node got a signal that asks for the end."""
 
-    reason: str
+    name: str
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.name} received by the agent of {self.node}"
 
 
-News: TypeAlias = WorkerNews | NodeLost | StopWished
+News: TypeAlias = WorkerNews | NodeLost | Signalled
 
 
 class Cluster:
@@ -88,7 +92,7 @@ class Cluster:
             wire.Pulse: lambda rank, message: self._note(rank, message.readings),
             wire.Closed: self._on_closed,
             wire.Signalled: lambda rank, message: self._news.append(
-                StopWished(f"{message.name} received by the agent of {self._name(rank)}")
+                Signalled(message.name, self._name(rank))
             ),
             wire.Broken: self._on_broken,
         }

@@ -23,8 +23,14 @@ Happening: TypeAlias = Snapshot | Failure | Note
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended."""
+    """How a session ended.
+
+    `continued`: the time of its batch job was up, and the next job goes on with the campaign.
+    `hasty`: there is no time for what can be made later, such as the report.
+    """
 
     reason: str
     failed: bool = False
     error: BaseException | None = None
+    continued: bool = False
+    hasty: bool = False

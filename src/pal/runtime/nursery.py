@@ -36,6 +36,8 @@ FDS_PER_MESSAGE = 200
 _TIDY = 2.0
 MARK = "PAL_WORKER"
 """The environment variable by which whatever a worker has started is found: agent.worker."""
+FOR_THE_AGENT = (signal.SIGTERM, signal.SIGUSR1)
+"""Batch systems send these to every process of a job; the agent alone decides what they mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +162,10 @@ class Nursery:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.environ[MARK] = f"{self._agent}.{birth.key}."
+            # Not ignored, which the programs that a kernel starts would inherit.
+            for number in FOR_THE_AGENT:
+                signal.signal(number, lambda *_: None)
             lifeline = self._socket.detach()
             _watch(lifeline)
             from pal.runtime import worker
@@ -274,7 +278,7 @@ def main() -> None:
     """Run a nursery on the socket whose descriptor is the first argument."""
     with suppress(OSError):
         os.setsid()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGHUP, *FOR_THE_AGENT):
         signal.signal(number, signal.SIG_IGN)
     import pal.runtime.worker  # noqa: F401 - imported once here, shared by every worker
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pal import __version__
 from pal.controller import events as ev
+from pal.controller.commands import Finish
 from pal.controller.manager import Manager
 from pal.errors import Failure, KernelError, LedgerError, WorkerError
 from pal.ledger import entries
@@ -24,20 +25,24 @@ from pal.runtime import messages as msg
 from pal.runtime.agent import Died, Left, Said
 from pal.runtime.books import Books
 from pal.runtime.carrier import Carrier
-from pal.runtime.cluster import Cluster, News, NodeLost, Station, StopWished
+from pal.runtime.cluster import Cluster, News, NodeLost, Signalled, Station
+from pal.runtime.ending import outcome_of
 from pal.runtime.gauges import Gauges
 from pal.runtime.happenings import Happening, Note, Outcome
-from pal.runtime.interrupts import Interrupts
+from pal.runtime.interrupts import WALLTIME, Interrupts
 from pal.runtime.labels import clear
 from pal.runtime.orders import Job
 from pal.runtime.placement import Placement, place, specs
 from pal.runtime.releases import Releases
 from pal.runtime.rules import restored_of, rules_of
 from pal.runtime.seats import Group
+from pal.runtime.walltime import Walltime
 from pal.runtime.worker import KERNEL_OF
 from pal.settings import Settings, dump
 
 TICK = 1.0
+HASTE = 10.0
+"""Seconds after which trainers are not waited for when a batch system ends the job."""
 
 _LABELLING = ("oracle", "broker")
 
@@ -72,6 +77,9 @@ class Session:
         self._carrier = Carrier(cluster, self._books, self.releases, lambda: self.clock)
         self._gauges = Gauges(self.placement.jobs, cluster.readings, self._books.last)
         self._interrupts = Interrupts()
+        self._walltime = Walltime(settings.oracle.grace + settings.stop.before_end)
+        self._hurry_at = float("inf")
+        self._draining = False
         self._manager: Manager | None = None
         self._held: list[News] = []
         self._lost: set[int] = set()
@@ -157,8 +165,7 @@ class Session:
             self._tick()
             yield from self._tell()
         if self._carrier.finish is not None:
-            finish = self._carrier.finish
-            self.outcome = Outcome(finish.reason, finish.failed)
+            self.outcome = outcome_of(self._carrier.finish, self._manager, self._hurried)
 
     def _tell(self) -> Iterator[Happening]:
         told, self._told = self._told, []
@@ -173,8 +180,12 @@ class Session:
             return
         self._tick_at = time.monotonic() + TICK
         self._read_requests()
+        if self._walltime.due(time.time()):
+            self._drain(self._walltime.reason)
         if self._manager is None:
             return
+        if time.monotonic() >= self._hurry_at:
+            self._feed(ev.StopRequested(self.clock, "", continued=True))
         samples, uncertain = self._gauges.explored()
         self._feed(ev.Explored(self.clock, samples, uncertain))
         self._feed(ev.Tick(self.clock))
@@ -217,6 +228,17 @@ class Session:
             self._say(f"stopping: {reason}")
         self._feed(ev.StopRequested(self.clock, reason, patient))
 
+    def _drain(self, reason: str) -> None:
+        """End this session in good order, so that the next batch job can go on."""
+        if self._draining:
+            return
+        self._draining = True
+        self._say(f"stopping, to be continued: {reason}")
+        if self._manager is None:
+            self._end(outcome_of(Finish(reason, continued=True), None, True))
+        else:
+            self._feed(ev.StopRequested(self.clock, reason, patient=True, continued=True))
+
     def _end(self, outcome: Outcome) -> None:
         self.outcome = self.outcome or outcome
 
@@ -247,8 +269,8 @@ class Session:
             self._carrier.carry(command)
 
     def _hear(self, news: News) -> None:
-        if isinstance(news, StopWished):
-            self.request_stop(news.reason, patient=True)
+        if isinstance(news, Signalled):
+            self._take_distant_signal(news)
         elif isinstance(news, NodeLost):
             self._hear_loss(news)
         else:
@@ -448,19 +470,51 @@ class Session:
 
     def _take_signals(self) -> None:
         for name in self._interrupts.take():
-            if self._interrupts.count > 1:
+            if name == WALLTIME:
+                self._drain(f"{name} received: the time of the batch job is nearly up")
+            elif self._interrupts.count > 1:
                 reason = f"{name} twice: stopped at once"
                 self._end(Outcome(reason, error=KeyboardInterrupt(reason)))
+            elif name == "SIGTERM" and self._walltime.job is not None:
+                self._obey_scheduler(name)
             else:
                 self.request_stop(f"{name} received")
                 self._say("finishing labels and training; press Ctrl-C again to stop at once")
+
+    def _take_distant_signal(self, signal: Signalled) -> None:
+        """Obey a signal to another node's agent; launchers give one signal to all of them."""
+        if signal.name == WALLTIME:
+            self._drain(f"{signal}: the time of the batch job is nearly up")
+        elif signal.name == "SIGTERM" and self._walltime.job is not None:
+            self._obey_scheduler(signal.name)
+        else:
+            self.request_stop(str(signal), patient=True)
+
+    def _obey_scheduler(self, name: str) -> None:
+        """End within the half a minute that batch systems give: running labels are requeued."""
+        if self._hurried:
+            return
+        reason, over = f"{name} received from the batch system", self._walltime.over(time.time())
+        self._say(f"stopping at once: {reason}")
+        self._hurry_at = time.monotonic() + HASTE
+        if self._manager is None:
+            self._end(Outcome(reason, hasty=True))
+            return
+        for _ in range(2):
+            self._feed(ev.StopRequested(self.clock, reason, continued=over))
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether the batch system is about to kill this job."""
+        return self._hurry_at < float("inf")
 
     def _close(self) -> None:
         """End all workers; put on the disk all that is known."""
         books = self._books
         hurried = self._interrupts.count > 1 or books.error is not None
+        patience = HASTE if self._hurried else 20.0
         self._carrier.kill_working()
-        for news in self.cluster.close(patience=1.0 if hurried else 20.0):
+        for news in self.cluster.close(patience=1.0 if hurried else patience):
             self._keep(news)
         try:
             if self._manager is not None and books.error is None:

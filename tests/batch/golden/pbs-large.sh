@@ -1,0 +1,41 @@
+#!/bin/bash
+# A campaign of PAL as a batch job, written by
+#   pal submit pal.toml --nodes 4 --time 26h --requeue
+# It may be edited, and submitted by hand: qsub /home/ada/ethanol/run/jobs/ethanol-1.sh
+#PBS -N ethanol
+#PBS -l select=4:ncpus=32:mpiprocs=1:ngpus=4
+#PBS -l walltime=26:00:00
+#PBS -l place=scatter
+#PBS -q gpu
+#PBS -A chem-42
+#PBS -j oe
+#PBS -o /home/ada/ethanol/run/jobs/ethanol-1-pbs.log
+#PBS -r y
+
+cd /home/ada/ethanol || exit 1
+exec >>/home/ada/ethanol/run/jobs/ethanol-1-"${PBS_JOBID%%.*}".log 2>&1
+module load orca
+
+# PAL ends in good order before this time, in seconds since 1970.
+export PAL_JOB_END=$(($(date +%s) + 93600))
+
+# The batch system signals this shell, which passes it on. What it starts is deaf to USR1 until it
+# listens itself: a signal at the very start must not kill it.
+trap '' USR1
+mpirun --with-ft ulfm --map-by ppr:1:node --bind-to none -n 4 \
+    /home/ada/venv/bin/python -m pal run pal.toml --nodes 4 --set stop.labels=300 --set 'name=two words' &
+trap 'kill -USR1 $! 2>/dev/null' USR1
+trap 'kill -TERM $! 2>/dev/null' TERM
+wait $!
+code=$?
+# A signal interrupts `wait`, which then returns a number above 128.
+while [ "$code" -gt 128 ] && kill -0 $! 2>/dev/null; do
+    wait $!
+    code=$?
+done
+
+# 75: the time was up before the campaign was complete. The next job goes on where it stood.
+if [ "$code" -eq 75 ]; then
+    /home/ada/venv/bin/python -m pal submit --again /home/ada/ethanol/run/jobs/ethanol-1.sh --system pbs && exit 0
+fi
+exit "$code"

@@ -1,0 +1,212 @@
+"""Campaigns as jobs of a real Slurm: they end, drain, go on, are cancelled, requeued and lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rig import TOYS, check_ledger, eventually, labels_in, number_of_labels
+from slurm import Slurm
+
+from pal.ledger.ledger import Ledger
+
+PAL = [sys.executable, "-m", "pal"]
+SETTINGS = """
+name = "toy"
+[generator]
+kernel = "toys:Walk"
+options = {{ pause = 0.02 }}
+[model]
+kernel = "toys:Quadratic"
+members = 2
+[oracle]
+kernel = "toys:Slow"
+grace = 1
+options = {{ seconds = {seconds} }}
+[selector]
+kernel = "toys:Threshold"
+options = {{ threshold = 0.0 }}
+[stop]
+final_training = 0
+labels = {labels}
+before_end = 5
+"""
+
+
+class Project:
+    """A toy campaign, and `pal` as a user of this Slurm calls it."""
+
+    def __init__(self, folder: Path, slurm: Slurm) -> None:
+        self.folder, self.slurm = folder, slurm
+        self.run = folder / "run"
+        self.environment = {**slurm.environment, "PYTHONUNBUFFERED": "1"}
+        paths = [TOYS, slurm.environment.get("PYTHONPATH", "")]
+        self.environment["PYTHONPATH"] = ":".join(filter(None, paths))
+
+    def settings(self, labels: int, seconds: float = 0.1) -> None:
+        text = SETTINGS.format(labels=labels, seconds=seconds)
+        (self.folder / "pal.toml").write_text(text)
+
+    def pal(self, *words: str) -> str:
+        done = subprocess.run(
+            [*PAL, *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def submit(self, *words: str) -> str:
+        """Submit the campaign, and return the job's number."""
+        said = self.pal("submit", "--cores-per-node", "1", *words)
+        (number,) = re.findall(r"^job (\d+) is submitted to Slurm", said, re.MULTILINE)
+        return str(number)
+
+    def output(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.run.glob("jobs/*.log")))
+
+    def wait_labels(self, count: int) -> None:
+        enough = lambda: number_of_labels(self.run) >= count  # noqa: E731
+        eventually(enough, f"{count} labels; {self.output()}")
+
+    def submitted(self) -> list[str]:
+        """The numbers of all jobs that were submitted for this campaign."""
+        lines = (self.run / "jobs" / "submitted.jsonl").read_text().splitlines()
+        return [json.loads(line)["number"] for line in lines]
+
+    def sessions(self) -> list[str | None]:
+        """Why each session ended; None for one that was cut off."""
+        with Ledger.open_readonly(self.run) as ledger:
+            return [session.reason if session.end else None for session in ledger.sessions()]
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.pal("status", "--json"))
+        return found
+
+
+@pytest.fixture
+def project(tmp_path: Path, slurm: Slurm) -> Iterator[Project]:
+    yield Project(tmp_path, slurm)
+    slurm.clean()
+    eventually(lambda: not slurm.processes(), "no process of a job")
+
+
+def test_a_submitted_campaign_runs_and_ends(project: Project, slurm: Slurm) -> None:
+    project.settings(labels=8)
+    project.run.mkdir()
+    slurm.command("scontrol", "update", "partitionname=main", "state=down")
+    number = project.submit("--time", "2min", "--requeue")
+    waiting = project.pal("status")
+    assert f"{number} of Slurm is pending" in waiting
+    assert "not begun" in waiting
+    slurm.command("scontrol", "update", "partitionname=main", "state=up")
+
+    assert slurm.wait(number) == "COMPLETED", project.output()
+
+    assert "stop.labels = 8 reached" in project.output()
+    assert number_of_labels(project.run) >= 8
+    assert project.submitted() == [number]
+    assert project.status()["job"]["state"] == "ended"
+    assert (project.run / "report.html").exists()
+
+
+def test_a_campaign_goes_on_by_itself_over_three_wall_times(
+    project: Project, slurm: Slurm
+) -> None:
+    project.settings(labels=50, seconds=0.2)
+
+    project.submit("--time", "10s", "--requeue")
+    jobs = lambda: project.submitted() if not slurm.jobs() else []  # noqa: E731
+    numbers = eventually(jobs, "the end of all jobs", 60)
+
+    assert len(numbers) >= 3, project.output()
+    assert {slurm.state(number) for number in numbers} == {"COMPLETED"}
+    *paused, last = project.sessions()
+    assert len(paused) + 1 == len(numbers)
+    assert all("the batch job ends at" in str(reason) for reason in paused)
+    assert last == "stop.labels = 50 reached"
+    check_ledger(project.run)
+    assert len(labels_in(project.run)) >= 50
+
+
+def test_slurm_signals_a_job_whose_time_is_nearly_up(project: Project, slurm: Slurm) -> None:
+    project.settings(labels=10_000)
+
+    number = project.submit("--time", "1h", "--option", "--signal=B:USR1@115")
+    project.wait_labels(2)
+
+    slurm.limit(number, minutes=2)  # of which PAL knows nothing; Slurm looks twice a minute
+    assert slurm.wait(number, 60) == "FAILED"
+    assert slurm.job(number)["ExitCode"] == "75:0"
+    (reason,) = project.sessions()
+    assert reason == "SIGUSR1 received: the time of the batch job is nearly up"
+    assert project.submitted() == [number]
+    check_ledger(project.run)
+
+
+def test_a_cancelled_job_ends_in_good_order_and_is_not_continued(
+    project: Project, slurm: Slurm
+) -> None:
+    project.settings(labels=10_000, seconds=0.5)
+    number = project.submit("--time", "5min", "--requeue")
+    project.wait_labels(3)
+    started = time.monotonic()
+
+    slurm.cancel(number)
+    assert slurm.wait(number) == "CANCELLED"
+    eventually(lambda: not slurm.processes(), "no process of the job")
+
+    assert time.monotonic() - started < 20
+    assert project.sessions() == ["SIGTERM received from the batch system"]
+    check_ledger(project.run)
+    counts = project.status()["counts"]
+    assert counts["failed"] == counts["quarantined"] == 0
+    assert project.submitted() == [number]
+    assert not slurm.jobs()
+
+
+def test_a_requeued_job_goes_on(project: Project, slurm: Slurm) -> None:
+    project.settings(labels=15, seconds=0.3)
+    number = project.submit("--time", "5min", "--requeue")
+    project.wait_labels(3)
+    before = labels_in(project.run)
+
+    slurm.requeue(number)
+    restarted = lambda: slurm.job(number).get("Restarts") == "1"  # noqa: E731
+    eventually(restarted, "the restart")
+    assert slurm.wait(number, 60) == "COMPLETED", project.output()
+
+    assert before.keys() <= labels_in(project.run).keys()
+    assert project.sessions() == [
+        "SIGTERM received from the batch system",
+        "stop.labels = 15 reached",
+    ]
+    check_ledger(project.run)
+
+
+def test_a_job_whose_node_is_lost_goes_on_elsewhere(project: Project, slurm: Slurm) -> None:
+    project.settings(labels=12, seconds=0.3)
+    number = project.submit("--time", "5min", "--option", "--nodelist=n2")
+    project.wait_labels(3)
+
+    slurm.node_down("n2")
+    assert slurm.wait(number) == "NODE_FAIL"
+    eventually(lambda: not slurm.processes(), "no process of the job")
+    before = labels_in(project.run)
+    again = project.submit("--time", "5min")
+    assert slurm.wait(again, 60) == "COMPLETED", project.output()
+
+    assert slurm.job(again)["NodeList"] == "n1"
+    assert before.keys() <= labels_in(project.run).keys()
+    assert project.sessions()[-1] == "stop.labels = 12 reached"
+    check_ledger(project.run)
