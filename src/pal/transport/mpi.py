@@ -39,6 +39,7 @@ _UNEXPLAINED = 100  # errors in a row, without a new death, after which MPI is g
 _LAST_CALL = 0.5  # seconds to tell the others that all is over
 _LAUNCHER_S_TIME = 30  # tenths of a second
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+_SEGMENTS = tuple(f"/dev/shm/{name}" for name in ("mpich_shm_", "sm_segment.", "vader_segment."))
 _AT_ONCE = 64  # packets taken in by one poll, so that the caller gets its turn
 _PATIENCE_WITH_MPI = 20  # seconds for a call of MPI that should end at once
 
@@ -301,15 +302,16 @@ def tolerant(mpi: Any) -> bool:
 
 
 def unlink_segments() -> None:
-    """Let MPICH's shared memory vanish with its last user; a killed job would leave it.
+    """Let MPI's shared memory vanish with its last user; a killed job would leave it.
 
-    All ranks of this node must have opened it before. Open MPI's launcher cleans up itself.
+    All ranks of this node must have opened it before.
     """
     with open("/proc/self/maps") as maps:
-        mapped = {line.split()[-1] for line in maps if "/dev/shm/mpich_shm_" in line}
+        mapped = {line.split()[-1] for line in maps}
     for path in mapped:
-        with suppress(OSError):
-            os.unlink(path)
+        if path.startswith(_SEGMENTS):
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def within(seconds: int, call: Callable[[], object]) -> None:
