@@ -106,23 +106,21 @@ class MpiCarrier:
             self._receives.setdefault(source, deque()).append((request, buffer))
         for source in list(self._receives):
             try:
-                packets += ((source, packet) for packet in self._complete(source))
+                self._complete(source, packets)
             except self._mpi.Exception as error:
                 self._tolerate(error)
                 self._broken.add(source)
 
-    def _complete(self, source: int) -> list[memoryview]:
-        """Remove the packets of a source that are complete, up to the first that is not."""
+    def _complete(self, source: int, packets: list[tuple[int, memoryview]]) -> None:
+        """Take the packets of a source that are complete, up to the first that is not."""
         waiting = self._receives[source]
-        found: list[memoryview] = []
         if source in self._broken:
             self._graves.append(self._receives.pop(source))
-            return found
+            return
         while waiting and waiting[0][0].Test():
-            found.append(waiting.popleft()[1])
+            packets.append((source, waiting.popleft()[1]))
         if not waiting:
             del self._receives[source]
-        return found
 
     def _finish_sends(self) -> None:
         for rank in list(self._sends):
@@ -139,8 +137,8 @@ class MpiCarrier:
 
     def _tolerate(self, error: MPI.Exception) -> None:
         """Go on after an error that a death explains: it is told by `poll`."""
-        explained = error.Get_error_class() in self._deaths or self._comm.Get_failed().size
-        if not (self.survives and explained):
+        deadly = error.Get_error_class() in self._deaths
+        if not (self.survives and (deadly or self._comm.Get_failed().size)):
             raise WorldError(f"MPI failed on rank {self.rank}: {error}") from error
 
     def _bury(self) -> list[Lost]:
@@ -155,7 +153,8 @@ class MpiCarrier:
 
     def forget(self, rank: int) -> None:
         """Wait no longer for the packets posted for this rank."""
-        self._graves.append(self._sends.pop(rank, None))
+        if rank in self._sends:
+            self._graves.append(self._sends.pop(rank))
 
     @property
     def flying(self) -> set[int]:
