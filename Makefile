@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MACE := $(VENV)-mace/bin
+MPICH := $(VENV)-mpich/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 # The tests that MACE's environment runs.
 MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py
@@ -23,7 +24,13 @@ $(BIN)/python:
 		|| { echo "PAL needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(BIN)/.demo: $(BIN)/python pyproject.toml constraints.txt
+$(BIN)/.# One MPI library per environment: Open MPI is in the first one, and MPICH is tested beside it.
+$(MPICH)/.ready: $(BIN)/python pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-mpich
+	$(MPICH)/python -m pip install --quiet -c constraints.txt -e '.[test]' 'mpi4py>=4' 'mpich>=5'
+	@touch $@
+
+demo: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) '.[demo]'
 	@touch $@
 
@@ -37,6 +44,12 @@ $(MACE)/.ready: $(BIN)/.dev
 	$(VENV)-mace/bin/python -m pip install --quiet -c constraints.txt -e '.[xtb,mace,test]'
 	@touch $@
 
+# One MPI library per environment: Open MPI is in the first one, and MPICH is tested beside it.
+$(MPICH)/.ready: $(BIN)/python pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-mpich
+	$(MPICH)/python -m pip install --quiet -c constraints.txt -e '.[test]' 'mpi4py>=4' 'mpich>=5'
+	@touch $@
+
 demo: $(BIN)/.demo
 	$(BIN)/pal run --fresh examples/alanine/pal.toml
 
@@ -47,11 +60,11 @@ demo-compare: $(BIN)/.demo
 slurm:
 	@tests/batch/install_slurm.sh
 
-test: $(BIN)/.dev $(MACE)/.ready slurm
+test: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm
 	$(BIN)/python -m pytest -m 'not slow'
 	$(MACE)/python -m pytest -m 'not slow' $(MACE_TESTS)
 
-test-slow: $(BIN)/.dev $(MACE)/.ready slurm
+test-slow: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm
 	$(BIN)/python -m pytest
 	$(MACE)/python -m pytest $(MACE_TESTS)
 
@@ -66,4 +79,4 @@ format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-mace runs
+	rm -rf $(VENV) $(VENV)-mace $(VENV)-mpich runs

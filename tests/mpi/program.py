@@ -28,6 +28,12 @@ from pal.transport.launch import connect, launched
 FOLDER = Path(sys.argv[2])
 
 
+def segments() -> list[str]:
+    """Shared memory of MPI that this process holds, and that still has a name."""
+    paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    return sorted(path for path in paths if path.startswith("/dev/shm/"))
+
+
 class Seen:
     """The news of one rank, and when they came."""
 
@@ -41,25 +47,32 @@ class Seen:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it never came"
-            for item in self.fabric.receive():
-                if isinstance(item, Lost):
-                    self.lost.append((item.rank, time.time()))
-                elif isinstance(item, Letter):
-                    self.letters.append(item.message)
+            self.look()
             time.sleep(self.fabric.pause)
+
+    def look(self) -> None:
+        for item in self.fabric.receive():
+            if isinstance(item, Lost):
+                self.lost.append((item.rank, time.time()))
+            elif isinstance(item, Letter):
+                self.letters.append(item.message)
+
+    def words(self) -> list[str]:
+        return [item for item in self.letters if isinstance(item, str)]
 
     def gather(self, word: str, ranks: list[int]) -> None:
         """Send a word to these ranks, and wait for theirs."""
         for rank in ranks:
             self.fabric.send(rank, word)
-        self.until(lambda: self.letters.count(word) == len(ranks))
+        self.until(lambda: self.words().count(word) == len(ranks))
 
     def write(self, **more: Any) -> None:
         note = {
             "pid": os.getpid(),
+            "segments": segments(),
             "survives": self.fabric.survives,
             "description": self.fabric.description,
-            "letters": [item for item in self.letters if isinstance(item, str)],
+            "letters": self.words(),
             "lost": self.lost,
             **more,
         }
@@ -97,7 +110,7 @@ def death(fabric: Fabric, victim: int, number: int, busy: bool = False, code: in
     if busy:
         for rank in range(fabric.size):
             fabric.send(rank, np.zeros(8 << 20, np.uint8), "weights")
-        fabric.receive()
+        seen.look()
     if fabric.rank == victim:
         die(seen, number)
     seen.until(lambda: bool(seen.lost))
@@ -137,7 +150,7 @@ def frozen(fabric: Fabric) -> None:
     seen.gather("hello", list(range(fabric.size)))
     for rank in range(fabric.size):
         fabric.send(rank, np.zeros(8 << 20, np.uint8), "weights")
-    fabric.receive()
+    seen.look()
     if fabric.rank == 3:
         seen.write()
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -159,7 +172,7 @@ def expelled(fabric: Fabric) -> None:
     if fabric.rank == 0:
         fabric.expel(3, "you are expelled")
     if fabric.rank == 3:
-        seen.until(lambda: "you are expelled" in seen.letters)
+        seen.until(lambda: "you are expelled" in seen.words())
         fabric.send(0, "why?")
         seen.write()
     fabric.close(lost=True)
@@ -185,7 +198,9 @@ def abort(fabric: Fabric) -> None:
     seen.write()
     if fabric.rank == fabric.size - 1:
         fabric.abort(7)
-    time.sleep(30)
+    if fabric.rank == 0:
+        time.sleep(30)
+    seen.until(lambda: False, seconds=30)
 
 
 def late(fabric: Fabric) -> None:

@@ -149,9 +149,11 @@ def test_an_abort_ends_every_rank_with_its_code() -> None:
 # Ending together -------------------------------------------------------------------------------
 
 
-def farewells(fabrics: list[InprocFabric], times: list[float]) -> list[Control | None]:
+def farewells(
+    fabrics: list[InprocFabric], times: list[float], lost: bool = False
+) -> list[Control | None]:
     """Step all ranks at these times; return how each ends."""
-    parts = [Farewell(fabric, 0.0, patience=10.0) for fabric in fabrics]
+    parts = [Farewell(fabric, 0.0, lost, patience=10.0) for fabric in fabrics]
     ends: list[Control | None] = [None for _ in fabrics]
     for now in times:
         for number, part in enumerate(parts):
@@ -170,7 +172,8 @@ def test_all_end_together_once_everything_has_arrived() -> None:
 def test_the_dead_are_not_waited_for(dead: int) -> None:
     fabrics = InprocFabric.world(4)
     fabrics[0].lose(dead)
-    assert farewells([one for one in fabrics if one.rank != dead], [0.0] * 50) == [Control.END] * 3
+    living = [one for one in fabrics if one.rank != dead]
+    assert farewells(living, [0.0] * 50, lost=True) == [Control.SCATTER] * 3
 
 
 def test_a_frozen_rank_that_was_expelled_makes_each_end_alone() -> None:
@@ -181,11 +184,20 @@ def test_a_frozen_rank_that_was_expelled_makes_each_end_alone() -> None:
     assert farewells(fabrics[:2], [0.0, *[GRACE] * 20]) == [Control.SCATTER] * 2
 
 
-def test_an_expelled_rank_that_dies_in_time_lets_all_end_together() -> None:
+def test_an_expelled_rank_that_dies_in_time_is_not_waited_for() -> None:
     fabrics = InprocFabric.world(3)
     fabrics[0].expel(2, "go")
     fabrics[0].lose(2)
-    assert farewells(fabrics[:2], [0.0] * 20) == [Control.END] * 2
+    assert farewells(fabrics[:2], [0.0] * 20, lost=True) == [Control.SCATTER] * 2
+
+
+def test_what_others_sent_to_an_expelled_rank_keeps_nobody() -> None:
+    fabrics = InprocFabric.world(3)
+    fabrics[0].freeze(2)
+    fabrics[1].send(2, np.zeros(10 << 20, np.uint8))
+    fabrics[0].expel(2, "go")
+    times = [*[0.0] * 10, *[GRACE] * 20]
+    assert farewells(fabrics[:2], times, lost=True) == [Control.SCATTER] * 2
 
 
 @pytest.mark.parametrize("frozen", [0, 2])

@@ -142,7 +142,14 @@ class Control(Enum):
     EXPELLED = "you are expelled"
     READY = "I am ready to end"
     END = "all end together"
-    SCATTER = "each ends alone, as some rank never will"
+    SCATTER = "each ends alone, as some rank is gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """One fabric tells the others to end at once, with this exit code."""
+
+    code: int
 
 
 class Roads(ABC):
@@ -174,7 +181,7 @@ class Roads(ABC):
             self._outbound.setdefault(rank, Outbound()).put(pack(message), stream)
         self._fresh = True
 
-    def tell(self, rank: int, control: Control) -> None:
+    def tell(self, rank: int, control: Control | Halt) -> None:
         """Send word to the fabric of another rank."""
         self.send(rank, control, stream=Control)
 
@@ -210,7 +217,9 @@ class Roads(ABC):
                 text = f"a message of rank {source} cannot be read on rank {self.rank}: {error!r}"
                 self._unreadable.append(TransportError(text))
                 continue
-            if isinstance(message, Control):
+            if isinstance(message, Halt):
+                self._exit(message.code)
+            elif isinstance(message, Control):
                 self.controls.add((source, message))
             else:
                 self._news.append(Letter(source, message))
@@ -275,6 +284,10 @@ class Roads(ABC):
     @abstractmethod
     def close(self, lost: bool = False) -> None:
         """End this rank's part in order; see `Fabric`."""
+
+    @abstractmethod
+    def _exit(self, code: int) -> NoReturn:
+        """End this rank at once."""
 
     @abstractmethod
     def abort(self, code: int) -> NoReturn:

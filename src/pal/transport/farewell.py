@@ -19,8 +19,11 @@ GRACE = 1.0
 class Farewell:
     """One rank's part. Call `step` until it says how to end."""
 
-    def __init__(self, roads: Roads, now: float, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, roads: Roads, now: float, lost: bool = False, patience: float = PATIENCE
+    ) -> None:
         self._roads = roads
+        self._lost = lost
         self._patience = patience
         self._deadline = now + patience
         self._leader = 0
@@ -60,7 +63,9 @@ class Farewell:
 
     def _follow(self) -> Control | None:
         roads = self._roads
-        if self._told != self._leader and not roads.unfinished:
+        # After a loss some rank may never take what is under way to it: only the leader counts.
+        unfinished = roads.unfinished & {self._leader} if self._lost else roads.unfinished
+        if self._told != self._leader and not unfinished:
             roads.tell(self._leader, Control.READY)
             self._told = self._leader
         for control in (Control.END, Control.SCATTER):
@@ -77,7 +82,8 @@ class Farewell:
             undead = bool(roads.expelled - roads.lost)
             if undead and now < self._ready_at + GRACE:
                 return None
-            self._decision = Control.SCATTER if undead else Control.END
+            alone = self._lost or roads.lost or roads.expelled
+            self._decision = Control.SCATTER if alone else Control.END
             for rank in range(roads.size):
                 if rank != roads.rank and roads.living(rank):
                     roads.tell(rank, self._decision)

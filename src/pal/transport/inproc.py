@@ -125,6 +125,9 @@ class InprocFabric(Roads):
         """Nothing to end: a rank in this process holds nothing. What it handed over arrives."""
         self._pass_on()
 
+    def _exit(self, code: int) -> NoReturn:
+        raise SystemExit(code)
+
     def abort(self, code: int) -> NoReturn:
         """Let every rank's next `receive` raise `SystemExit` with this code."""
         self._network.code = code

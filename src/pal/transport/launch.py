@@ -22,9 +22,12 @@ class Launch:
     size: int | None
 
 
+_OPEN_MPI = "Open MPI's mpirun"
+_MPICH_S_FAMILY = ("MPICH", "Intel MPI", "MVAPICH")
+
 _SIGNS = (
     # launcher, variables of rank and size; those that start their ranks by `srun` come first
-    ("Open MPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    (_OPEN_MPI, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("MVAPICH's mpirun", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
     ("a launcher with PMI (mpiexec of MPICH or Intel MPI, srun)", "PMI_RANK", "PMI_SIZE"),
     ("Slurm's srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
@@ -59,7 +62,7 @@ def connect(launch: Launch) -> Fabric:
     from pal.transport import mpi
 
     try:
-        fabric = mpi.MpiFabric.connect()
+        library = mpi.library(mpi.load())
     except ModuleNotFoundError as error:
         raise WorldError(
             f"{launch.launcher} started this process, but mpi4py is not installed for it: "
@@ -70,10 +73,12 @@ def connect(launch: Launch) -> Fabric:
             f"{launch.launcher} started this process, but mpi4py finds no MPI library: {error}. "
             'Load the system\'s MPI module, or install one: pip install "pal[mpi]"'
         ) from error
+    if launch.launcher == _OPEN_MPI and library.startswith(_MPICH_S_FAMILY):
+        raise WorldError(mismatch(launch, 1, library))  # which would not even start
+    fabric = mpi.MpiFabric.connect()
     if launch.size is not None and (fabric.size, fabric.rank) != (launch.size, launch.rank):
-        found = fabric.description
         fabric.close()
-        raise WorldError(mismatch(launch, fabric.size, found))
+        raise WorldError(mismatch(launch, fabric.size, library))
     return fabric
 
 

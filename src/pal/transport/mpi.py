@@ -11,6 +11,7 @@ What MPI libraries do when a rank dies, and what follows for us, was measured an
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
 import sys
@@ -22,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pal.errors import WorldError
-from pal.transport.fabric import Control, Lost, Roads
+from pal.errors import TransportError, WorldError
+from pal.transport.fabric import Control, Halt, Lost, Roads
 from pal.transport.farewell import PATIENCE, Farewell
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ WINDOW = 3
 
 _TOLERANCE = "OMPI_MCA_mpi_ft_enable"
 _UNEXPLAINED = 100  # errors in a row, without a new death, after which MPI is given up
+_LAST_CALL = 0.5  # seconds to tell the others that all is over
+_LAUNCHER_S_TIME = 30  # tenths of a second
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+_SEGMENTS = tuple(f"/dev/shm/{name}" for name in ("mpich_shm_", "sm_segment.", "vader_segment."))
 _AT_ONCE = 64  # packets taken in by one poll, so that the caller gets its turn
 _PATIENCE_WITH_MPI = 20  # seconds for a call of MPI that should end at once
 
@@ -58,8 +63,6 @@ class MpiCarrier:
         self._broken: set[int] = set()  # sources of which a packet is missing
         self._unexplained = 0
         self._status = mpi.Status()
-        self._parent = os.getppid()
-        self._next_look = 0.0
 
     def window(self, rank: int) -> int:
         """How many packets may be posted for this rank now."""
@@ -76,7 +79,6 @@ class MpiCarrier:
 
     def poll(self) -> tuple[list[tuple[int, memoryview]], list[Lost]]:
         """Return the packets that have come with their sources, then the ranks that died."""
-        self._see_that_the_launcher_lives()
         self._finish_sends()
         packets: list[tuple[int, memoryview]] = []
         try:
@@ -104,23 +106,21 @@ class MpiCarrier:
             self._receives.setdefault(source, deque()).append((request, buffer))
         for source in list(self._receives):
             try:
-                packets += ((source, packet) for packet in self._complete(source))
+                self._complete(source, packets)
             except self._mpi.Exception as error:
                 self._tolerate(error)
                 self._broken.add(source)
 
-    def _complete(self, source: int) -> list[memoryview]:
-        """Remove the packets of a source that are complete, up to the first that is not."""
+    def _complete(self, source: int, packets: list[tuple[int, memoryview]]) -> None:
+        """Take the packets of a source that are complete, up to the first that is not."""
         waiting = self._receives[source]
-        found: list[memoryview] = []
         if source in self._broken:
             self._graves.append(self._receives.pop(source))
-            return found
+            return
         while waiting and waiting[0][0].Test():
-            found.append(waiting.popleft()[1])
+            packets.append((source, waiting.popleft()[1]))
         if not waiting:
             del self._receives[source]
-        return found
 
     def _finish_sends(self) -> None:
         for rank in list(self._sends):
@@ -137,8 +137,8 @@ class MpiCarrier:
 
     def _tolerate(self, error: MPI.Exception) -> None:
         """Go on after an error that a death explains: it is told by `poll`."""
-        explained = error.Get_error_class() in self._deaths or self._comm.Get_failed().size
-        if not (self.survives and explained):
+        deadly = error.Get_error_class() in self._deaths
+        if not (self.survives and (deadly or self._comm.Get_failed().size)):
             raise WorldError(f"MPI failed on rank {self.rank}: {error}") from error
 
     def _bury(self) -> list[Lost]:
@@ -151,17 +151,10 @@ class MpiCarrier:
         self._dead.update(died)
         return [Lost(rank, "its process has died") for rank in died]
 
-    def _see_that_the_launcher_lives(self) -> None:
-        """End a rank that was left behind: frozen while its job ended, and thawed later."""
-        now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + 1.0
-            if os.getppid() != self._parent:
-                raise WorldError(f"the launcher of rank {self.rank} is gone")
-
     def forget(self, rank: int) -> None:
         """Wait no longer for the packets posted for this rank."""
-        self._graves.append(self._sends.pop(rank, None))
+        if rank in self._sends:
+            self._graves.append(self._sends.pop(rank))
 
     @property
     def flying(self) -> set[int]:
@@ -182,12 +175,7 @@ class MpiFabric(Roads):
 
     @classmethod
     def connect(cls, patience: float = PATIENCE) -> MpiFabric:
-        """Join the job that this process was started in. Once per process.
-
-        Raises:
-            ImportError: mpi4py is missing.
-            RuntimeError: mpi4py finds no MPI library.
-        """
+        """Join the job that this process was started in. Once per process; raises as `load`."""
         mpi = start()
         comm = mpi.COMM_WORLD.Dup()
         comm.Set_errhandler(mpi.ERRORS_RETURN)
@@ -201,13 +189,13 @@ class MpiFabric(Roads):
             return
         if any(control is Control.EXPELLED for _, control in self.controls):
             self._end_alone()
-        farewell = Farewell(self, time.monotonic(), self._patience)
+        farewell = Farewell(self, time.monotonic(), lost, self._patience)
         while (end := farewell.step(time.monotonic())) is None:
             time.sleep(self.pause)
         self._process = None
         if end is Control.END:
             within(_PATIENCE_WITH_MPI, self._mpi.Finalize)
-        elif all(rank >= self.rank for rank in range(self.size) if self.living(rank)):
+        elif self.expelled - self.lost and not any(map(self.living, range(self.rank))):
             self.abort(1 if farewell.gave_up else 0)
         elif not self.survives:
             self._end_alone()  # to leave without MPI's own end is a failure there
@@ -223,8 +211,27 @@ class MpiFabric(Roads):
     def abort(self, code: int) -> NoReturn:
         """End all ranks of the job at once with this exit code."""
         self._process = None
+        if self.survives:
+            self._call_all_to_end(code)
+            end_launcher_later()
         flush()
         within(_PATIENCE_WITH_MPI, lambda: self._mpi.COMM_WORLD.Abort(code))
+        os._exit(code)
+
+    def _call_all_to_end(self, code: int) -> None:
+        """Do what MPI's abort leaves undone where ranks survive: the others are not told."""
+        for rank in range(self.size):
+            if rank != self.rank and self.living(rank):
+                self.tell(rank, Halt(code))
+        end = time.monotonic() + _LAST_CALL
+        with suppress(TransportError):
+            while self.unfinished and time.monotonic() < end:
+                self.receive()
+                time.sleep(self.pause)
+
+    def _exit(self, code: int) -> NoReturn:
+        self._process = None
+        flush()
         os._exit(code)
 
     def _unclosed(self) -> None:
@@ -236,14 +243,45 @@ class MpiFabric(Roads):
             self.abort(1)
 
 
-def start() -> Any:
-    """Initialise MPI, for one thread, and return mpi4py's module. We end it ourselves."""
+def load() -> Any:
+    """Return mpi4py's module, with its library loaded and not started. We start and end it.
+
+    Raises:
+        ImportError: mpi4py is missing.
+        RuntimeError: mpi4py finds no MPI library.
+    """
     import mpi4py
 
-    mpi4py.rc(thread_level="single", finalize=False)
+    mpi4py.rc(initialize=False, finalize=False)
     from mpi4py import MPI
 
     return MPI
+
+
+def start() -> Any:
+    """Start MPI, for one thread, and return mpi4py's module."""
+    mpi = load()
+    # A rank that stands still while its job ends must not be left behind when it goes on.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    mpi.Init_thread(mpi.THREAD_SINGLE)
+    return mpi
+
+
+def end_launcher_later() -> None:
+    """Leave a process that ends the launcher, and so all ranks, if it still waits for some.
+
+    Where ranks survive, the launcher waits for those that stand still, even after MPI's abort.
+    """
+    launcher = os.getppid()
+    with suppress(OSError), open(f"/proc/{launcher}/comm") as name:
+        if name.read().startswith("prte") and os.fork() == 0:
+            os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+            with suppress(OSError):
+                for _ in range(_LAUNCHER_S_TIME):
+                    time.sleep(0.1)
+                    os.kill(launcher, 0)
+                os.kill(launcher, signal.SIGTERM)
+            os._exit(0)
 
 
 def library(mpi: Any) -> str:
@@ -263,15 +301,16 @@ def tolerant(mpi: Any) -> bool:
 
 
 def unlink_segments() -> None:
-    """Let MPICH's shared memory vanish with its last user; a killed job would leave it.
+    """Let MPI's shared memory vanish with its last user; a killed job would leave it.
 
-    All ranks of this node must have opened it before. Open MPI's launcher cleans up itself.
+    All ranks of this node must have opened it before.
     """
     with open("/proc/self/maps") as maps:
-        mapped = {line.split()[-1] for line in maps if "/dev/shm/mpich_shm_" in line}
+        mapped = {line.split()[-1] for line in maps}
     for path in mapped:
-        with suppress(OSError):
-            os.unlink(path)
+        if path.startswith(_SEGMENTS):
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def within(seconds: int, call: Callable[[], object]) -> None:
