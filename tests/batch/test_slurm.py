@@ -149,7 +149,7 @@ def test_slurm_signals_a_job_whose_time_is_nearly_up(project: Project, slurm: Sl
     assert slurm.wait(number, 60) == "FAILED"
     assert slurm.job(number)["ExitCode"] == "75:0"
     (reason,) = project.sessions()
-    assert reason == "SIGUSR1 received: the time of the batch job is nearly up"
+    assert reason == "to be continued: SIGUSR1 says that the batch job ends soon"
     assert project.submitted() == [number]
     check_ledger(project.run)
 
