@@ -24,13 +24,7 @@ $(BIN)/python:
 		|| { echo "PAL needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(BIN)/.# One MPI library per environment: Open MPI is in the first one, and MPICH is tested beside it.
-$(MPICH)/.ready: $(BIN)/python pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)-mpich
-	$(MPICH)/python -m pip install --quiet -c constraints.txt -e '.[test]' 'mpi4py>=4' 'mpich>=5'
-	@touch $@
-
-demo: $(BIN)/python pyproject.toml constraints.txt
+$(BIN)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) '.[demo]'
 	@touch $@
 

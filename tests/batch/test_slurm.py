@@ -123,20 +123,20 @@ def test_a_submitted_campaign_runs_and_ends(project: Project, slurm: Slurm) -> N
 def test_a_campaign_goes_on_by_itself_over_three_wall_times(
     project: Project, slurm: Slurm
 ) -> None:
-    project.settings(labels=50, seconds=0.2)
+    project.settings(labels=90, seconds=0.2)
 
-    project.submit("--time", "10s", "--requeue")
+    project.submit("--time", "14s", "--requeue")
     jobs = lambda: project.submitted() if not slurm.jobs() else []  # noqa: E731
-    numbers = eventually(jobs, "the end of all jobs", 60)
+    numbers = eventually(jobs, "the end of all jobs", 100)
 
     assert len(numbers) >= 3, project.output()
     assert {slurm.state(number) for number in numbers} == {"COMPLETED"}
     *paused, last = project.sessions()
     assert len(paused) + 1 == len(numbers)
     assert all("the batch job ends at" in str(reason) for reason in paused)
-    assert last == "stop.labels = 50 reached"
+    assert last == "stop.labels = 90 reached"
     check_ledger(project.run)
-    assert len(labels_in(project.run)) >= 50
+    assert len(labels_in(project.run)) >= 90
 
 
 def test_slurm_signals_a_job_whose_time_is_nearly_up(project: Project, slurm: Slurm) -> None:
@@ -149,7 +149,7 @@ def test_slurm_signals_a_job_whose_time_is_nearly_up(project: Project, slurm: Sl
     assert slurm.wait(number, 60) == "FAILED"
     assert slurm.job(number)["ExitCode"] == "75:0"
     (reason,) = project.sessions()
-    assert reason == "SIGUSR1 received: the time of the batch job is nearly up"
+    assert reason == "to be continued: SIGUSR1 says that the batch job ends soon"
     assert project.submitted() == [number]
     check_ledger(project.run)
 

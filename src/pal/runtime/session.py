@@ -233,7 +233,7 @@ class Session:
         if self._draining:
             return
         self._draining = True
-        self._say(f"stopping, to be continued: {reason}")
+        self._say(f"stopping, {reason}")
         if self._manager is None:
             self._end(outcome_of(Finish(reason, continued=True), None, True))
         else:
@@ -471,7 +471,7 @@ class Session:
     def _take_signals(self) -> None:
         for name in self._interrupts.take():
             if name == WALLTIME:
-                self._drain(f"{name} received: the time of the batch job is nearly up")
+                self._drain(f"to be continued: {name} says that the batch job ends soon")
             elif self._interrupts.count > 1:
                 reason = f"{name} twice: stopped at once"
                 self._end(Outcome(reason, error=KeyboardInterrupt(reason)))

@@ -30,8 +30,8 @@ _QUESTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 """What asks a scheduler for the end of a job; the job's number comes last."""
 
 _PATIENCE: Final = 10.0
-_SOON: Final = 15.0
-"""A job that is ended so many seconds before its time is over: clocks differ."""
+_SOON: Final = 5.0
+"""A job that is ended so few seconds before the end has had its time: clocks differ."""
 
 _LEAST_SHARE: Final = 0.5
 """However long the margin: this share of the time that is left at the start is worked."""
@@ -193,4 +193,4 @@ class Walltime:
     def reason(self) -> str:
         """Why the session ends, for people."""
         end = time.strftime("%H:%M:%S", time.localtime(self.end))
-        return f"the batch job ends at {end}"
+        return f"to be continued: the batch job ends at {end}"
