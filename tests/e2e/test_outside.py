@@ -132,14 +132,17 @@ def test_oracles_in_the_job_and_beyond_label_together(folder: Path, executor: An
     assert done.summary.utilisation["oracle"] > 0
 
 
-def test_a_factory_in_python_is_called_with_its_options(folder: Path, marks: Path) -> None:
+def test_factory_and_oracle_may_be_python_functions(folder: Path, marks: Path) -> None:
     made = marks / "made"
 
     def factory(workers: int, context: Any) -> ProcessPoolExecutor:
         made.write_text(f"{context.count} {context.directory.parent.name}")
         return ProcessPoolExecutor(workers)
 
-    options = {"executor": factory, "executor_options": {"workers": 1}}
+    def label(sample: Any) -> Any:
+        return np.array([1 + sample[0] * sample[1]])
+
+    options = {"executor": factory, "executor_options": {"workers": 1}, "kernel": label}
     campaign(folder, oracle={**POOL, **options}, stop={"labels": 5})
     assert made.read_text() == "2 logs"
 
@@ -383,6 +386,8 @@ def mpi(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mpi4py")
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    # A user's own setting, which must get through; it also keeps clear of /dev/shm.
+    monkeypatch.setenv("OMPI_MCA_btl", "self,tcp")
     monkeypatch.setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
     # What a launcher would have written for an agent that it has started.
     monkeypatch.setenv("PMIX_RANK", "0")

@@ -7,6 +7,7 @@ executor and tells what came of them. It never has more labels out than it has p
 from __future__ import annotations
 
 import select
+import socket
 import time
 import uuid
 from collections import deque
@@ -16,7 +17,6 @@ from typing import Any
 
 from pal.errors import Failure, KernelImportError
 from pal.roles import Context
-from pal.runtime.labels import described
 from pal.runtime.messages import (
     DropLabel,
     LabelDone,
@@ -71,6 +71,7 @@ class Broker:
         self._done: deque[Out] = deque()
         self._bell = create_doorbell()
         self._worked = False
+        self._ending = False
         self._executor = self._make()
 
     def _make(self) -> Executor:
@@ -144,10 +145,14 @@ class Broker:
         self._desk.meter.add("busy", answer.seconds)
         self._desk.meter.add("rounds")
         oracle, identity = errand.oracle, errand.identity
-        if answer.label is not None and not out.dropped:
+        if answer.label is not None:  # even if nobody waits for it: what is done is kept
             label = answer.label
             done = LabelDone(oracle, identity, label, answer.seconds, answer.host)
             self._free(out, done)
+        elif answer.verdict == "unbuilt" and failure is not None:
+            self._down(
+                out, _lost(errand, f"it cannot be built there: {failure.message}", answer.host)
+            )
         elif answer.verdict == "refused" and failure is not None and not out.dropped:
             self._free(out, LabelRefused(oracle, identity, failure))
         else:
@@ -166,16 +171,14 @@ class Broker:
                 "installed where it runs",
                 foreseen=False,
             ) from error
-        oracle, identity = out.errand.oracle, out.errand.identity
-        failure = described("oracle", oracle, error, sample=identity)
-        message = f"its executor lost it: {failure.kind}: {failure.message}"
         self._renew(out, error)
-        self._down(out, Failure("oracle", oracle, "lost", message, failure.host, identity))
+        text = f"its executor lost it: {type(error).__name__}: {error}"
+        self._down(out, _lost(out.errand, text, socket.gethostname()))
 
     def _renew(self, out: Out, error: Exception) -> None:
         """Replace an executor that is broken as a whole; its other labels are lost as well."""
         broken = isinstance(error, breakages(out.executor))
-        if broken and out.executor is self._executor:
+        if broken and out.executor is self._executor and not self._ending:
             old, self._executor = self._executor, self._make()
             old.shutdown(wait=False)
 
@@ -194,12 +197,17 @@ class Broker:
 
         What runs in this process or beside it dies with it, and the nursery sees to that.
         """
+        self._ending = True
+        self._settle()
         for out in self._out.values():
-            out.dropped = True
             if out.future is not None:
                 cancel(out.future)
         self._executor.shutdown(wait=False)
         remote.end_helpers()
+
+
+def _lost(errand: Errand, text: str, host: str) -> Failure:
+    return Failure("oracle", errand.oracle, "lost", text, host, errand.identity)
 
 
 def run(desk: Desktop) -> None:
