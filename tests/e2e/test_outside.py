@@ -301,6 +301,7 @@ def test_the_end_leaves_no_label_running_and_the_next_session_makes_it(
         ({"executor": "toys:truth", "executor_options": {"sample": [1, 2]}}, "no method submit"),
         ({"executor_options": {"max_worker": 2}}, "did you mean 'max_workers'?"),
         ({"executor": "outside_toys:Faulty", "executor_options": {"how": "module"}}, "installed"),
+        ({"executor": "outside_toys:Faulty", "executor_options": {"how": "broken"}}, "partition"),
     ],
 )
 def test_what_can_never_work_ends_the_campaign_at_once(
@@ -311,6 +312,18 @@ def test_what_can_never_work_ends_the_campaign_at_once(
     assert words in str(done.error)
     assert "broker cannot start" in str(done.error)
     assert done.seconds < 15
+
+
+def test_an_executor_that_breaks_is_made_anew_and_no_sample_is_blamed(
+    folder: Path, marks: Path
+) -> None:
+    options = {"executor": "outside_toys:Flaky", "executor_options": {"flag": str(marks / "f")}}
+    done = campaign(folder, oracle={**POOL, **options}, stop={"labels": 20})
+    assert done.kinds("oracle") == {"IndexError"}
+    assert "made anew in 0.5 s: the batch system is away" in done.failures[0].message
+    assert len(done.failures) == 1
+    with Ledger.open_readonly(folder) as ledger:
+        assert {row.attempts for row in ledger.states(State.LABELLED)} == {1}
 
 
 def test_an_executor_that_loses_everything_ends_the_campaign(folder: Path) -> None:
