@@ -149,15 +149,9 @@ class OracleSettings(Kernel):
             key = "executor_options" if self.outside is None else "outside"
             raise ValueError(f"{key} is for an executor, and there is none: set executor")
         if self.executor is not None and self.outside is None:
-            raise ValueError(
-                "the executor needs outside: how many labels it is given at once, best as many as "
-                "all its workers can make"
-            )
+            raise ValueError("the executor needs outside: how many labels it is given at once")
         if not self.places:
-            raise ValueError(
-                "workers = 0 and no executor: nobody would label; set one of them, or "
-                "enabled = false"
-            )
+            raise ValueError("workers = 0 and no executor: nobody would label; set one of them")
         return self
 
 

@@ -132,14 +132,17 @@ def test_oracles_in_the_job_and_beyond_label_together(folder: Path, executor: An
     assert done.summary.utilisation["oracle"] > 0
 
 
-def test_a_factory_in_python_is_called_with_its_options(folder: Path, marks: Path) -> None:
+def test_factory_and_oracle_may_be_python_functions(folder: Path, marks: Path) -> None:
     made = marks / "made"
 
     def factory(workers: int, context: Any) -> ProcessPoolExecutor:
         made.write_text(f"{context.count} {context.directory.parent.name}")
         return ProcessPoolExecutor(workers)
 
-    options = {"executor": factory, "executor_options": {"workers": 1}}
+    def label(sample: Any) -> Any:
+        return np.array([1 + sample[0] * sample[1]])
+
+    options = {"executor": factory, "executor_options": {"workers": 1}, "kernel": label}
     campaign(folder, oracle={**POOL, **options}, stop={"labels": 5})
     assert made.read_text() == "2 logs"
 
@@ -298,6 +301,7 @@ def test_the_end_leaves_no_label_running_and_the_next_session_makes_it(
         ({"executor": "toys:truth", "executor_options": {"sample": [1, 2]}}, "no method submit"),
         ({"executor_options": {"max_worker": 2}}, "did you mean 'max_workers'?"),
         ({"executor": "outside_toys:Faulty", "executor_options": {"how": "module"}}, "installed"),
+        ({"executor": "outside_toys:Faulty", "executor_options": {"how": "broken"}}, "partition"),
     ],
 )
 def test_what_can_never_work_ends_the_campaign_at_once(
@@ -308,6 +312,18 @@ def test_what_can_never_work_ends_the_campaign_at_once(
     assert words in str(done.error)
     assert "broker cannot start" in str(done.error)
     assert done.seconds < 15
+
+
+def test_an_executor_that_breaks_is_made_anew_and_no_sample_is_blamed(
+    folder: Path, marks: Path
+) -> None:
+    options = {"executor": "outside_toys:Flaky", "executor_options": {"flag": str(marks / "f")}}
+    done = campaign(folder, oracle={**POOL, **options}, stop={"labels": 20})
+    assert done.kinds("oracle") == {"IndexError"}
+    assert "made anew in 0.5 s: the batch system is away" in done.failures[0].message
+    assert len(done.failures) == 1
+    with Ledger.open_readonly(folder) as ledger:
+        assert {row.attempts for row in ledger.states(State.LABELLED)} == {1}
 
 
 def test_an_executor_that_loses_everything_ends_the_campaign(folder: Path) -> None:
@@ -383,6 +399,8 @@ def mpi(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mpi4py")
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    # A user's own setting, which must get through; it also keeps clear of /dev/shm.
+    monkeypatch.setenv("OMPI_MCA_btl", "self,tcp")
     monkeypatch.setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
     # What a launcher would have written for an agent that it has started.
     monkeypatch.setenv("PMIX_RANK", "0")

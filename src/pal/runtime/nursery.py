@@ -33,7 +33,7 @@ from typing import Any
 
 HEAD = struct.Struct("<QI")
 FDS_PER_MESSAGE = 200
-_TIDY = 2.0
+_TIDY, _LONGEST = 2.0, 5.0
 MARK = "PAL_WORKER"
 """The environment variable by which whatever a worker has started is found: agent.worker."""
 FOR_THE_AGENT = (signal.SIGTERM, signal.SIGUSR1)
@@ -221,13 +221,17 @@ def end_marked(marks: Sequence[str]) -> None:
     """Kill all processes whose mark begins so, until there are none; what a worker started.
 
     Looking at every process takes some ten microseconds for each; so look for many at once.
-    Python's resource trackers, which remove the semaphores of those killed, get time for it.
+    Python's resource trackers, which remove the semaphores of those killed, get time for it. One
+    that the kernel does not let go, as it waits for a dead file server, is left to it.
     """
     wanted = tuple(f"{MARK}={mark}".encode() for mark in marks)
-    until = time.monotonic() + _TIDY
+    began = time.monotonic()
     while found := [pid for pid in _processes() if any(_marks(pid, wanted))]:
+        passed = time.monotonic() - began
+        if passed > _LONGEST:
+            return
         for pid in found:
-            if time.monotonic() > until or b"resource_tracker" not in _read(pid, "cmdline"):
+            if passed > _TIDY or b"resource_tracker" not in _read(pid, "cmdline"):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
         time.sleep(0.001)  # until the kernel has taken them down

@@ -146,8 +146,8 @@ def _surroundings(job: Job) -> None:
         os.sched_setaffinity(0, job.cores)
     if job.device.startswith("cuda:"):
         os.environ["CUDA_VISIBLE_DEVICES"] = job.device.removeprefix("cuda:")
-    elif job.device == "cpu":
+    elif job.device == "cpu" and job.role != "broker":  # what it starts may have other devices
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if job.role == "oracle":
+    if job.role in ("oracle", "broker"):
         for name in filter(of_launcher, list(os.environ)):
             del os.environ[name]

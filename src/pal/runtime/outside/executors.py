@@ -18,7 +18,8 @@ class Executor(Protocol):
     """What PAL uses of an executor: the standard library's contract.
 
     It may have two more attributes, tuples of exception classes: `losses`, with which a future
-    ends that lost its worker, and `breakages`, after which the executor itself is of no more use.
+    ends that lost its worker, and `breakages`, after which the executor itself is of no more use,
+    so that another one gets what it had not done.
     """
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:

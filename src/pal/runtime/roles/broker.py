@@ -7,18 +7,20 @@ executor and tells what came of them. It never has more labels out than it has p
 from __future__ import annotations
 
 import select
+import socket
 import time
 import uuid
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pal.errors import Failure, KernelImportError
 from pal.roles import Context
-from pal.runtime.labels import described
 from pal.runtime.messages import (
     DropLabel,
+    Failed,
     LabelDone,
     LabelRefused,
     LabelTask,
@@ -39,6 +41,9 @@ from pal.runtime.outside.executors import (
 )
 from pal.runtime.worker import Desktop
 from pal.transport.doorbell import create_doorbell
+
+SHORTEST, LONGEST = 0.5, 60.0
+"""Seconds before a broken executor is made anew: the first time, and at most."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +76,10 @@ class Broker:
         self._done: deque[Out] = deque()
         self._bell = create_doorbell()
         self._worked = False
+        self._ending = False
+        self._stranded: list[Out] = []
+        self._renew_at: float | None = None
+        self._pause = 0.0
         self._executor = self._make()
 
     def _make(self) -> Executor:
@@ -92,25 +101,38 @@ class Broker:
                     return self._end()
                 self._obey(message)
             poller.register(channel, select.POLLIN | (select.POLLOUT if channel.backlog else 0))
-            rung = self._bell.fds[0] in dict(poller.poll())
+            rung = self._bell.fds[0] in dict(poller.poll(self._patience()))
             channel.push()
             if rung:
                 self._bell.wait()
             self._settle()
+            if self._renew_at is not None and time.monotonic() >= self._renew_at:
+                self._start_anew()
+
+    def _patience(self) -> float | None:
+        """Milliseconds until an executor that broke is made anew."""
+        return self._renew_at and max(0.0, self._renew_at - time.monotonic()) * 1e3
 
     def _obey(self, message: Any) -> None:
         if isinstance(message, LabelTask):
             self._start(message)
         elif isinstance(message, DropLabel) and (out := self._out.get(message.oracle)):
             out.dropped = True
-            if out.future is not None:
+            if out in self._stranded:
+                self._stranded.remove(out)
+                self._down(out, None)
+            elif out.future is not None:
                 cancel(out.future)
 
     def _start(self, task: LabelTask) -> None:
         errand = Errand(self._terms, task.oracle, task.identity, task.sample, task.attempt)
         out = self._out[task.oracle] = Out(errand, self._executor)
+        self._submit(out)
+
+    def _submit(self, out: Out) -> None:
+        out.executor = self._executor
         try:
-            out.future = self._executor.submit(remote.label, errand)
+            out.future = self._executor.submit(remote.label, out.errand)
         except Exception as error:
             self._lost(out, error)
         else:
@@ -135,6 +157,7 @@ class Broker:
 
     def _answered(self, out: Out, answer: Answer) -> None:
         failure, errand = answer.failure, out.errand
+        self._pause = 0.0
         if answer.verdict == "unbuilt" and not self._worked:
             assert failure is not None
             raise KernelImportError(f"on {answer.host}: {failure.message}")
@@ -144,10 +167,14 @@ class Broker:
         self._desk.meter.add("busy", answer.seconds)
         self._desk.meter.add("rounds")
         oracle, identity = errand.oracle, errand.identity
-        if answer.label is not None and not out.dropped:
+        if answer.label is not None:  # even if nobody waits for it: what is done is kept
             label = answer.label
             done = LabelDone(oracle, identity, label, answer.seconds, answer.host)
             self._free(out, done)
+        elif answer.verdict == "unbuilt" and failure is not None:
+            self._down(
+                out, _lost(errand, f"it cannot be built there: {failure.message}", answer.host)
+            )
         elif answer.verdict == "refused" and failure is not None and not out.dropped:
             self._free(out, LabelRefused(oracle, identity, failure))
         else:
@@ -158,26 +185,53 @@ class Broker:
 
         Whatever an oracle raises comes back in an answer, so this is the executor's own trouble.
         """
-        known = isinstance(error, losses(out.executor))
-        if not known and not self._worked:
+        broken = isinstance(error, getattr(out.executor, "breakages", ()))
+        if not self._worked and (broken or not isinstance(error, losses(out.executor))):
             raise KernelImportError(
                 f"oracle.executor {self._desk.job.kernels['executor'].target} cannot run PAL's "
-                f"function there: {type(error).__name__}: {error}; PAL and the oracle must be "
-                "installed where it runs",
+                f"function: {type(error).__name__}: {error}; its options must fit the machine, "
+                "and PAL and the oracle must be installed where it runs",
                 foreseen=False,
             ) from error
-        oracle, identity = out.errand.oracle, out.errand.identity
-        failure = described("oracle", oracle, error, sample=identity)
-        message = f"its executor lost it: {failure.kind}: {failure.message}"
+        if broken:
+            self._strand(out, error)
+            return
         self._renew(out, error)
-        self._down(out, Failure("oracle", oracle, "lost", message, failure.host, identity))
+        text = f"its executor lost it: {type(error).__name__}: {error}"
+        self._down(out, _lost(out.errand, text, socket.gethostname()))
 
     def _renew(self, out: Out, error: Exception) -> None:
         """Replace an executor that is broken as a whole; its other labels are lost as well."""
         broken = isinstance(error, breakages(out.executor))
-        if broken and out.executor is self._executor:
+        if broken and out.executor is self._executor and not self._ending:
             old, self._executor = self._executor, self._make()
             old.shutdown(wait=False)
+
+    def _strand(self, out: Out, error: Exception) -> None:
+        """Keep a label whose executor broke as a whole for the next one: no sample is to blame.
+
+        A batch system may be down for hours.
+        """
+        if out.dropped or self._ending:
+            self._down(out, None)
+            return
+        self._stranded.append(out)
+        if out.executor is self._executor and self._renew_at is None:
+            self._pause = min(LONGEST, 2 * self._pause or SHORTEST)
+            self._renew_at = time.monotonic() + self._pause
+            text = f"the executor broke, and is made anew in {self._pause:g} s: {error}"
+            failure = Failure("oracle", out.errand.oracle, type(error).__name__, text)
+            self._desk.channel.send(Failed(failure))
+
+    def _start_anew(self) -> None:
+        """Make the executor again, and hand it what the broken one did not do."""
+        self._renew_at = None
+        with suppress(Exception):
+            self._executor.shutdown(wait=False)
+        self._executor = self._make()
+        stranded, self._stranded = self._stranded, []
+        for out in stranded:
+            self._submit(out)
 
     def _down(self, out: Out, failure: Failure | None) -> None:
         if failure is not None and not out.dropped:
@@ -194,12 +248,17 @@ class Broker:
 
         What runs in this process or beside it dies with it, and the nursery sees to that.
         """
+        self._ending = True
+        self._settle()
         for out in self._out.values():
-            out.dropped = True
             if out.future is not None:
                 cancel(out.future)
         self._executor.shutdown(wait=False)
         remote.end_helpers()
+
+
+def _lost(errand: Errand, text: str, host: str) -> Failure:
+    return Failure("oracle", errand.oracle, "lost", text, host, errand.identity)
 
 
 def run(desk: Desktop) -> None:
