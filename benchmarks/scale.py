@@ -9,6 +9,7 @@ nodes; here all of them share one machine, so kernels sleep or do nothing.
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import sys
@@ -50,9 +51,9 @@ def watch(seconds: float) -> Callable[[World], None]:
 
 
 def rate(world: World, name: str = "samples") -> float:
-    """Return the median over the seconds of a run: boards of other nodes are read once a second."""
+    """Return the median of the rates in single seconds; other nodes' boards come once in each."""
     seen = world.since(world.up + 1.5)
-    steps = zip(seen, seen[1:], strict=False)
+    steps = itertools.pairwise(seen)
     return statistics.median((b[name] - a[name]) / (b["time"] - a["time"]) for a, b in steps)
 
 
