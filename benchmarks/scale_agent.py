@@ -88,7 +88,7 @@ def lead(campaign: Campaign, folder: Path) -> None:
     enough, told = folder / "enough", False
     with (folder / "news.jsonl").open("a", buffering=1) as news:
         for happening in campaign:
-            line: dict[str, Any] = {"now": _now(), "problem": str(happening)}
+            line: dict[str, Any] = {"now": _now(), "problem": str(happening).partition("\n")[0]}
             if isinstance(happening, Note) and happening.level == "info":
                 continue
             if isinstance(happening, Snapshot):
