@@ -156,9 +156,20 @@ def test_only_whole_committees_are_stored_and_each_version_once(tmp_path: Path) 
     found.release({1: {"w": np.ones(1)}}, 8)
     found.store()
     found.store()
+    found.settle()
     (folder,) = stored(tmp_path)
     assert facts(folder) == {"version": 2, "labels": 5}
     again, _ = releases(tmp_path, station("exchange", (0, 1)))
     again.restore(None)
     assert again.version == 2
     assert again.complete
+
+
+def test_a_disk_that_refuses_weights_is_told_of(tmp_path: Path) -> None:
+    found, _ = releases(tmp_path / "models")
+    (tmp_path / "models").touch()  # no folder can be made in there
+    found.release({0: WEIGHTS[0], 1: WEIGHTS[0]}, 5)
+    found.store()
+    with pytest.raises(OSError, match="models"):
+        found.settle()
+    found.settle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Releases:
     """The members whose newest weights a predictor lacks."""
     _installed: dict[Station, int] = field(default_factory=dict)
     _stored: int = 0
+    _storing: Future[None] | None = None
 
     def restore(self, start: Path | None) -> None:
         """Take up the weights stored last, or those the settings start from."""
@@ -107,10 +109,30 @@ class Releases:
             self.cluster.spread(together, NewWeights(weights, self.version))
 
     def store(self) -> None:
-        """Write the newest weights into the run directory, once for each version."""
+        """Begin to write the newest weights into the run directory, once for each version.
+
+        A thread does it: disks take seconds for hundreds of megabytes, and messages must not wait
+        for them. Only where a version comes before the last one is on disk, this waits for that.
+
+        Raises:
+            LedgerError: the disk refused the version before.
+        """
         if not self.complete or self.version == self._stored or not self.version:
             return
-        labels = min(self.labels.values(), default=0)
+        self.settle()
+        known = {"version": self.version, "labels": min(self.labels.values(), default=0)}
         folder = self.models / f"v{self.version:06d}"
-        store(folder, self.newest, {"version": self.version, "labels": labels})
+        thread = ThreadPoolExecutor(1, "weights")
+        self._storing = thread.submit(store, folder, dict(self.newest), known)
+        thread.shutdown(wait=False)
         self._stored = self.version
+
+    def settle(self) -> None:
+        """Wait until all that was given to `store` is on disk.
+
+        Raises:
+            LedgerError: the disk refused it.
+        """
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            storing.result()

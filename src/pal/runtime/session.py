@@ -519,12 +519,14 @@ class Session:
         try:
             if self._manager is not None and books.error is None:
                 self._take_snapshot(final=True)
+            if books.error is None:
+                self.releases.store()
+                self.releases.settle()
         except LedgerError as error:
             books.error, self.outcome = error, Outcome(str(error), True, error)
         outcome = self.outcome or Outcome("interrupted by an error", True)
         try:
             if books.error is None:
-                self.releases.store()
                 books.record(entries.SessionEnded(self.clock, outcome.reason))
             books.close()
         except LedgerError as error:
