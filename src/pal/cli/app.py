@@ -14,6 +14,7 @@ from pal.cli import campaign, project
 from pal.cli.check import check
 from pal.cli.submit import submit
 from pal.errors import PalError
+from pal.transport.parting import part
 
 EXIT_CODES = {
     0: "ended in good order, also after a stop by signal or request",
@@ -93,4 +94,8 @@ app.command()(project.version)
 
 def main() -> None:
     """Run the program with the arguments it was started with."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        part(end.code if isinstance(end.code, int) else int(bool(end.code)))
+        raise

@@ -67,7 +67,7 @@ class Campaign:
         self._paths = paths
         self._home = home
         self._session: Session | None = None
-        self._deputy = False
+        self._exit_code: int | None = None
         self._nodes: int | None = None
 
     @classmethod
@@ -113,8 +113,7 @@ class Campaign:
         fabric = connect(self._nodes)
         own = hello(fabric.rank, self.settings)
         if fabric.rank != HEAD:
-            self._deputy = True
-            serve(fabric, own)
+            self._exit_code = serve(fabric, own)
             return
         with leading(fabric, self.settings, own) as cluster, RunDirectory(self.directory) as home:
             if self._fresh:
@@ -151,8 +150,8 @@ class Campaign:
                 screen.show(happening)
         finally:
             shown.close()
-        if self._deputy:
-            raise SystemExit(0)  # the program goes on where the campaign was led
+        if self._exit_code is not None:
+            raise SystemExit(self._exit_code)  # the program goes on where the campaign was led
         if self.summary is None:
             raise PalError("the campaign ended without a summary")
         if view is None:

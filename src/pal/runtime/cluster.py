@@ -20,6 +20,7 @@ from pal.runtime.node import PULSE, Node
 from pal.runtime.orders import Job, Key
 from pal.runtime.seats import Group, relocate
 from pal.transport.fabric import Fabric, Lost
+from pal.transport.parting import at_the_end
 
 _LAST_WORD = 5.0
 """Seconds to get rid of the last messages."""
@@ -295,7 +296,10 @@ class Cluster:
         """Send all agents home, and hang up."""
         self._node.kill_all()
         farewell(self._fabric, self._heard)
-        self._fabric.close(lost=bool(self._lost))
+        if self._fabric.undead:
+            at_the_end(lambda code: self._fabric.close(True, code))
+        else:
+            self._fabric.close(lost=bool(self._lost))
 
 
 def farewell(fabric: Fabric, ranks: Iterable[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -52,11 +53,16 @@ class Deputy:
         return self._end is None
 
     def finish(self) -> str:
-        """End what still runs, and hang up."""
+        """End what still runs, say why if it is for a reason, and hang up."""
         assert self._end is not None
+        reason = self._end.reason
         self._node.kill_all()
-        self._fabric.close(lost=self._losses or bool(self._end.reason))
-        return self._end.reason
+        if reason:
+            where = f"rank {self._fabric.rank} on {socket.gethostname()}"
+            sys.stderr.write(f"error: the agent of {where} ends: {reason}\n")
+            sys.stderr.flush()
+        self._fabric.close(lost=self._losses or bool(reason), code=WorldError.exit_code)
+        return reason
 
     def _take(self, letter: Letter | Lost) -> None:
         if isinstance(letter, Lost):
@@ -80,7 +86,8 @@ class Deputy:
         if now - self._looked > self._silence / 2:
             self._heard = now  # this process stood still itself
         self._looked = now
-        if now - self._heard > self._silence:
+        # Once its workers have ended, it only waits for leave, and the head may have much to do.
+        if now - self._heard > self._silence and not self._node.closed:
             self._end = wire.Goodbye(f"the head gave no sign of life for {self._silence:.0f} s")
 
     def _pass_on_signals(self) -> None:
@@ -88,11 +95,11 @@ class Deputy:
             self._fabric.send(HEAD, wire.Signalled(name))
 
 
-def serve(fabric: Fabric, own: wire.Hello) -> None:
-    """Serve as an agent until the campaign ends.
+def serve(fabric: Fabric, own: wire.Hello) -> int:
+    """Serve as an agent until the campaign ends; return the exit code.
 
     Raises:
-        WorldError: it ended without the head's leave.
+        WorldError: the campaign did not begin for it.
     """
     try:
         welcome = join(fabric, own)
@@ -102,8 +109,7 @@ def serve(fabric: Fabric, own: wire.Hello) -> None:
         raise
     except BaseException as error:
         _break_down(fabric, error)
-    if reason:
-        raise WorldError(f"the agent of rank {fabric.rank} on {own.machine.host} ends: {reason}")
+    return WorldError.exit_code if reason else 0
 
 
 def _break_down(fabric: Fabric, error: BaseException) -> None:

@@ -40,7 +40,12 @@ class Alone:
     def expel(self, rank: int, message: Any) -> None:
         """Nobody else is there."""
 
-    def close(self, lost: bool = False) -> None:
+    @property
+    def undead(self) -> bool:
+        """Nobody else is there."""
+        return False
+
+    def close(self, lost: bool = False, code: int = 0) -> None:
         """Nothing to give back."""
 
     def abort(self, code: int) -> NoReturn:

@@ -92,12 +92,17 @@ class Fabric(Protocol):
         """
         ...
 
-    def close(self, lost: bool = False) -> None:
+    @property
+    def undead(self) -> bool:
+        """Whether a rank was expelled and is not known to have died: it may stand still."""
+        ...
+
+    def close(self, lost: bool = False, code: int = 0) -> None:
         """End this rank's part in order, together with the other ranks.
 
-        `lost`: some rank was lost or expelled, so nothing may wait for it. Call it last: where an
-        expelled rank does not end by itself, this ends the whole job with exit code 0, and an
-        expelled rank itself does not return from it.
+        `lost`: some rank was lost or expelled, so nothing may wait for it. Where one is undead
+        call it last: if that rank does not end by itself, this ends the whole job with this exit
+        code, and an expelled rank itself does not return from it.
         """
         ...
 
@@ -281,8 +286,13 @@ class Roads(ABC):
         self.expelled.add(rank)
         self._forget(rank)
 
+    @property
+    def undead(self) -> bool:
+        """Whether a rank was expelled and is not known to have died."""
+        return bool(self.expelled - self.lost)
+
     @abstractmethod
-    def close(self, lost: bool = False) -> None:
+    def close(self, lost: bool = False, code: int = 0) -> None:
         """End this rank's part in order; see `Fabric`."""
 
     @abstractmethod

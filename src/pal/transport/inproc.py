@@ -121,7 +121,7 @@ class InprocFabric(Roads):
         """Let everything pass between two ranks again."""
         self._network.parted.discard(frozenset((one, other)))
 
-    def close(self, lost: bool = False) -> None:
+    def close(self, lost: bool = False, code: int = 0) -> None:
         """Nothing to end: a rank in this process holds nothing. What it handed over arrives."""
         self._pass_on()
 

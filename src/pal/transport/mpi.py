@@ -183,7 +183,7 @@ class MpiFabric(Roads):
         unlink_segments()
         return cls(mpi, MpiCarrier(mpi, comm, tolerant(mpi)), patience)
 
-    def close(self, lost: bool = False) -> None:
+    def close(self, lost: bool = False, code: int = 0) -> None:
         """End this rank's part in order; see `Fabric`."""
         if self._process is None:
             return
@@ -195,8 +195,8 @@ class MpiFabric(Roads):
         self._process = None
         if end is Control.END:
             within(_PATIENCE_WITH_MPI, self._mpi.Finalize)
-        elif self.expelled - self.lost and not any(map(self.living, range(self.rank))):
-            self.abort(1 if farewell.gave_up else 0)
+        elif self.undead and not any(map(self.living, range(self.rank))):
+            self.abort(code or (1 if farewell.gave_up else 0))
         elif not self.survives:
             self._end_alone()  # to leave without MPI's own end is a failure there
 
