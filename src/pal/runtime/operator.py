@@ -1,0 +1,168 @@
+"""The operator: what people and batch systems ask of a running session, and how it answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from pal.controller import events as ev
+from pal.controller.commands import Finish
+from pal.ledger.directory import RunDirectory
+from pal.runtime.cluster import Signalled
+from pal.runtime.ending import outcome_of
+from pal.runtime.happenings import Outcome
+from pal.runtime.interrupts import WALLTIME, Interrupts
+from pal.runtime.walltime import Walltime
+
+HASTE = 10.0
+"""Seconds after which trainers are not waited for when a batch system ends the job."""
+
+
+class Stoppable(Protocol):
+    """What the operator needs of a session."""
+
+    @property
+    def clock(self) -> float:
+        """Campaign time in seconds."""
+        ...
+
+    @property
+    def directed(self) -> bool:
+        """Whether a manager leads already; before that there is nothing to end in order."""
+        ...
+
+    def feed(self, event: ev.Event) -> None:
+        """Hand an event to the manager."""
+        ...
+
+    def say(self, text: str, level: str = "info") -> None:
+        """Show a line."""
+        ...
+
+    def end(self, outcome: Outcome) -> None:
+        """End at once."""
+        ...
+
+    def request_stop(self, reason: str, patient: bool = False) -> None:
+        """Ask for an orderly end."""
+        ...
+
+
+class Operator:
+    """Hears signals to this agent and to others, requests in the run directory, and the clock.
+
+    As a context manager it takes the signals; `fd` becomes readable when one came. `margin`:
+    seconds that the end of a session takes.
+    """
+
+    def __init__(self, session: Stoppable, directory: RunDirectory, margin: float) -> None:
+        self._session = session
+        self._requests = directory.requests
+        self._interrupts = Interrupts()
+        self._walltime = Walltime(margin)
+        self._hurry_at = math.inf
+        self._draining = False
+
+    def __enter__(self) -> Self:
+        self._interrupts.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._interrupts.__exit__(kind, error, trace)
+
+    @property
+    def fd(self) -> int:
+        """Becomes readable when a signal came."""
+        return self._interrupts.fd
+
+    @property
+    def insists(self) -> bool:
+        """Whether the end was asked for more than once: nobody wants to wait."""
+        return self._interrupts.count > 1
+
+    @property
+    def hurried(self) -> bool:
+        """Whether the batch system is about to kill this job."""
+        return self._hurry_at < math.inf
+
+    def look(self) -> None:
+        """See, once a second, what was asked, and whether the time of the job is up."""
+        self._read_requests()
+        if self._walltime.due(time.time()):
+            self._drain(self._walltime.reason)
+        if self._session.directed and time.monotonic() >= self._hurry_at:
+            self._session.feed(ev.StopRequested(self._session.clock, "", continued=True))
+
+    def _read_requests(self) -> None:
+        for path in sorted(self._requests.glob("*.json")):
+            try:
+                request = json.loads(path.read_text())
+            except ValueError as error:
+                request = {}
+                self._session.say(
+                    f"request {path.name} cannot be read and is ignored: {error}", "warning"
+                )
+            path.unlink()
+            # One left over from a session that was killed is not meant for this one.
+            if "stop" in request and request.get("pid", os.getpid()) == os.getpid():
+                self._session.request_stop(str(request["stop"]))
+
+    def _drain(self, reason: str) -> None:
+        """End this session in good order, so that the next batch job can go on."""
+        if self._draining:
+            return
+        self._draining = True
+        self._session.say(f"stopping, {reason}")
+        if not self._session.directed:
+            self._session.end(outcome_of(Finish(reason, continued=True), None, True))
+        else:
+            self._session.feed(
+                ev.StopRequested(self._session.clock, reason, patient=True, continued=True)
+            )
+
+    def take_signals(self) -> None:
+        """Obey what came to this agent."""
+        for name in self._interrupts.take():
+            if name == WALLTIME:
+                self._drain(f"to be continued: {name} says that the batch job ends soon")
+            elif self._interrupts.count > 1:
+                reason = f"{name} twice: stopped at once"
+                self._session.end(Outcome(reason, error=KeyboardInterrupt(reason)))
+            elif name == "SIGTERM" and self._walltime.job is not None:
+                self._obey_scheduler(name)
+            else:
+                self._session.request_stop(f"{name} received")
+                self._session.say(
+                    "finishing labels and training; press Ctrl-C again to stop at once"
+                )
+
+    def take_distant_signal(self, signal: Signalled) -> None:
+        """Obey a signal to another node's agent; launchers give one signal to all of them."""
+        if signal.name == WALLTIME:
+            self._drain(f"{signal}: the time of the batch job is nearly up")
+        elif signal.name == "SIGTERM" and self._walltime.job is not None:
+            self._obey_scheduler(signal.name)
+        else:
+            self._session.request_stop(str(signal), patient=True)
+
+    def _obey_scheduler(self, name: str) -> None:
+        """End within the half a minute that batch systems give: running labels are requeued."""
+        if self.hurried:
+            return
+        reason, over = f"{name} received from the batch system", self._walltime.over(time.time())
+        self._session.say(f"stopping at once: {reason}")
+        self._hurry_at = time.monotonic() + HASTE
+        if not self._session.directed:
+            self._session.end(Outcome(reason, hasty=True))
+            return
+        for _ in range(2):
+            self._session.feed(ev.StopRequested(self._session.clock, reason, continued=over))
