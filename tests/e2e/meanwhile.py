@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,17 @@ def stop(folder: Path) -> None:
 
 
 @contextmanager
-def child(folder: Path, **sections: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a campaign in a process and a process group of its own."""
+def child(
+    folder: Path, launcher: Sequence[str] = (), **sections: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a campaign in a process and a process group of its own, started by `launcher`."""
     code = (
         "import json, sys; from rig import campaign; from pathlib import Path\n"
         "folder, sections = json.loads(sys.argv[1])\n"
         "for _ in campaign(Path(folder), **sections): pass\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps([str(folder), sections])],
+        [*launcher, sys.executable, "-c", code, json.dumps([str(folder), sections])],
         cwd=TOYS,
         start_new_session=True,
     )

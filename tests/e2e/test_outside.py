@@ -17,6 +17,7 @@ from meanwhile import child, meanwhile, stop
 from rig import (
     Run,
     attempt,
+    check_ledger,
     eventually,
     kill,
     labels_in,
@@ -402,20 +403,19 @@ def mpi(monkeypatch: pytest.MonkeyPatch) -> None:
     # A user's own setting, which must get through; it also keeps clear of /dev/shm.
     monkeypatch.setenv("OMPI_MCA_btl", "self,tcp")
     monkeypatch.setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
-    # What a launcher would have written for an agent that it has started.
-    monkeypatch.setenv("PMIX_RANK", "0")
-    monkeypatch.setenv("PMIX_NAMESPACE", "prterun-elsewhere-1@1")
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
 
 
 @pytest.mark.usefixtures("mpi")
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs mpiexec on PATH")
 def test_oracles_may_be_mpi_programs_in_the_job_and_beyond(folder: Path) -> None:
-    done = campaign(
-        folder,
-        oracle={**POOL, "workers": 1, "outside": 1, "kernel": "outside_toys:Mpi"},
-        stop={"labels": 4},
-    )
-    assert not done.failures
+    """The agent is itself started by an MPI launcher, whose variables must not reach them."""
+    oracle = {**POOL, "workers": 1, "outside": 1, "kernel": "outside_toys:Mpi"}
+    launcher = ["mpiexec", "-n", "1"]
+    with child(folder, launcher, selector=ALL, oracle=oracle, stop={"labels": 4}) as agent:
+        assert agent.wait(60) == 0
+    check_ledger(folder)
+    check_labels(folder)
+    assert len(labels_in(folder)) == 4
     assert oracles_of(folder) == {"oracle 0", "oracle 1"}
-    assert not processes_of(folder)
+    with Ledger.open_readonly(folder) as ledger:
+        assert not ledger.failures()
