@@ -75,7 +75,7 @@ def test_walkers_without_a_committee_use_that_of_another_node(
         2,
         tmp_path / "run",
         monkeypatch,
-        **{**SHARED, "generator": walk},
+        **{**SHARED, "generator": walk, "stop": {"epochs": 300}},
         placement=APART,
         exchange={"batching": batching},
     )

@@ -21,6 +21,7 @@ from pal.runtime.muster import hello
 from pal.runtime.node import HEAD
 from pal.transport.fabric import Letter, Lost
 from pal.transport.inproc import InprocFabric
+from pal.transport.parting import part
 
 
 @dataclass
@@ -149,4 +150,5 @@ def run_on(
     for recruit in world.recruits:
         if recruit.reason is None:
             recruit.die()
+    part()  # as at the end of a process
     return result, world

@@ -297,7 +297,8 @@ class Cluster:
         self._node.kill_all()
         farewell(self._fabric, self._heard)
         if self._fabric.undead:
-            at_the_end(lambda code: self._fabric.close(True, code))
+            fabric = self._fabric  # and not the cluster, with all its memory
+            at_the_end(lambda code: fabric.close(True, code))
         else:
             self._fabric.close(lost=bool(self._lost))
 
