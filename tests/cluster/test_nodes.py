@@ -44,10 +44,12 @@ def test_a_campaign_runs_on_several_nodes(
 def test_every_way_of_running_has_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: dict[str, Any]
 ) -> None:
-    result, _ = run_on(3, tmp_path, monkeypatch, **{**SHARED, "stop": {"labels": 30}, **sections})
+    result, _ = run_on(
+        3, tmp_path, monkeypatch, **{**SHARED, "stop": {"epochs": 60, "after": 15}, **sections}
+    )
     assert result.error is None
     check_ledger(tmp_path)
-    assert len(result.labels()) == 30
+    assert len(result.labels()) >= 5
     assert result.last.version > 0
 
 
@@ -57,7 +59,10 @@ def test_every_walker_of_every_node_explores_with_new_weights(
     (tmp_path / "trace").mkdir()
     walk = {"options": {"trace": str(tmp_path / "trace")}, "walkers": 6, "hosts": 3}
     result, _ = run_on(
-        3, tmp_path / "run", monkeypatch, **{**SHARED, "generator": walk, "stop": {"epochs": 300}}
+        3,
+        tmp_path / "run",
+        monkeypatch,
+        **{**SHARED, "generator": walk, "stop": {"epochs": 300, "after": 6}},
     )
     assert result.error is None
     for met in trace(tmp_path / "trace", 6):
@@ -75,7 +80,7 @@ def test_walkers_without_a_committee_use_that_of_another_node(
         2,
         tmp_path / "run",
         monkeypatch,
-        **{**SHARED, "generator": walk, "stop": {"epochs": 300}},
+        **{**SHARED, "generator": walk, "stop": {"epochs": 300, "after": 6}},
         placement=APART,
         exchange={"batching": batching},
     )
