@@ -179,7 +179,7 @@ class Agent:
 
     def _bear(self, worker: Worker) -> None:
         assert self._socket is not None
-        channel, there = SocketChannel.pair()
+        channel, there = SocketChannel.pair(beside=True)
         order, fds = worker.roads.order(worker.job, there)
         self._keys += 1
         worker.key, worker.channel, worker.restart_at = self._keys, channel, None
