@@ -17,14 +17,14 @@ import pickle
 import select
 import socket
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from pal.errors import ChannelClosedError
 from pal.transport.frames import Frame, pack
-from pal.transport.segment import Segment
+from pal.transport.segment import nameless
 
 _CHUNK = 1 << 20
+_AT_ONCE = 1 << 30
 _BULK = 1 << 20
 """Bytes from which on a message goes beside the stream, where its sender does so at all."""
 
@@ -66,17 +66,14 @@ class Channel(Protocol):
         ...
 
 
-_Part: TypeAlias = tuple[memoryview, Segment | None]
-"""Bytes, and the memory whose descriptor goes with them."""
+_Part: TypeAlias = tuple[memoryview, int | None]
+"""Bytes, and the descriptor that goes with them."""
 
 _ROOM_FOR_A_DESCRIPTOR = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
-@dataclass(frozen=True, slots=True)
 class _Beside:
-    """Stands for a message of so many bytes, whose memory has come with it."""
-
-    size: int
+    """Stands for a message that lies in the memory whose descriptor has come with it."""
 
 
 class SocketChannel:
@@ -117,21 +114,23 @@ class SocketChannel:
         except ChannelClosedError:
             _let_go(fresh)
             raise
-        for part, segment in fresh:
-            self._outgoing.append((memoryview(bytes(part)), segment))
+        for part, fd in fresh:
+            self._outgoing.append((memoryview(bytes(part)), fd))
             self.backlog += part.nbytes
 
     def _parts(self, message: Any) -> list[_Part]:
         parts = pack(message)
-        size = sum(part.nbytes for part in parts)
-        if not self.beside or size < _BULK:
+        if not self.beside or sum(part.nbytes for part in parts) < _BULK:
             return [(part, None) for part in parts]
-        segment, end = Segment.create(size), 0
+        # Written, not mapped: pages that are mapped first are cleared first.
+        fd, end = nameless(), 0
         for part in parts:
-            segment.buffer[end : end + part.nbytes] = part
-            end += part.nbytes
-        head, *others = pack(_Beside(size))
-        return [(head, segment), *((part, None) for part in others)]
+            while part.nbytes:
+                written = os.pwrite(fd, part[:_AT_ONCE], end)
+                end += written
+                part = part[written:]
+        head, *others = pack(_Beside())
+        return [(head, fd), *((part, None) for part in others)]
 
     def push(self) -> None:
         """Pass on what the other end takes now."""
@@ -142,12 +141,12 @@ class SocketChannel:
         passed = 0
         try:
             while parts:
-                part, segment = parts[0]
-                if segment is None:
+                part, fd = parts[0]
+                if fd is None:
                     sent = self._socket.send(part[:_CHUNK])
                 else:
-                    sent = socket.send_fds(self._socket, [part], [segment.fd])
-                    segment.close()
+                    sent = socket.send_fds(self._socket, [part], [fd])
+                    os.close(fd)
                 passed += sent
                 if sent < part.nbytes:
                     parts[0] = (part[sent:], None)
@@ -193,16 +192,15 @@ class SocketChannel:
         """Return a message, or the one for which it stands."""
         if not isinstance(message, _Beside):
             return message
-        segment = Segment(self._descriptors.popleft(), message.size)
-        segment.close()
-        # Into memory of its own: each array would hold all the others, and a descriptor.
-        frame, rest = Frame(), segment.buffer
-        while True:
-            room = frame.room()
-            room[:] = rest[: room.nbytes]
-            rest = rest[room.nbytes :]
-            if frame.fill(room.nbytes):
-                return frame.message()
+        fd, end, frame = self._descriptors.popleft(), 0, Frame()
+        try:
+            while True:
+                received = os.preadv(fd, [frame.room()[:_AT_ONCE]], end)
+                end += received
+                if frame.fill(received):
+                    return frame.message()
+        finally:
+            os.close(fd)
 
     def wait(self, seconds: float | None = None) -> None:
         """Sleep until `receive` may have something, at most so long; sends on meanwhile."""
@@ -233,9 +231,9 @@ class SocketChannel:
 
 def _let_go(parts: deque[_Part]) -> None:
     """Give back the memory of messages that are not sent any more."""
-    for _, segment in parts:
-        if segment is not None:
-            segment.close()
+    for _, fd in parts:
+        if fd is not None:
+            os.close(fd)
 
 
 class InprocChannel:
