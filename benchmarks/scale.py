@@ -1,6 +1,6 @@
 """Campaigns of several agents on one machine: what grows with them, and what each costs.
 
-    python benchmarks/scale.py            # everything, about 10 minutes
+    python benchmarks/scale.py            # everything, about 5 minutes
     python benchmarks/scale.py agents     # one table; see TABLES below
 
 Prints Markdown, for benchmarks/README.md. The agents are started with `mpiexec`, as on so many
