@@ -1,6 +1,6 @@
 """Campaigns of several agents on one machine: what grows with them, and what each costs.
 
-    python benchmarks/scale.py            # everything, about 10 minutes
+    python benchmarks/scale.py            # everything, about 5 minutes
     python benchmarks/scale.py agents     # one table; see TABLES below
 
 Prints Markdown, for benchmarks/README.md. The agents are started with `mpiexec`, as on so many
@@ -74,15 +74,14 @@ def agents() -> None:
         for count in counts:
             wanted = settings(generator=walkers(each * count, delay))
             found[count].append(rate(run(count, wanted, watch(9.0))))
-    rows: list[tuple[Any, ...]] = [
-        (
-            "agents",
-            "walkers",
-            "samples a second",
-            "of the most possible",
-            "of twice as many as half",
-        )
-    ]
+    head = (
+        "agents",
+        "walkers",
+        "samples a second",
+        "of what sleep allows",
+        "of twice half as many",
+    )
+    rows: list[tuple[Any, ...]] = [head]
     for count in counts:
         median = statistics.median(found[count])
         most = each * count / delay
@@ -293,3 +292,4 @@ if __name__ == "__main__":
     for name in asked:
         print(f"\n### {name}\n\n{TABLES[name].__doc__}\n")
         TABLES[name]()
+        print(f"\nLoad of the machine at the end: {os.getloadavg()[0]:.1f}.")

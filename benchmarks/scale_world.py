@@ -138,7 +138,9 @@ def _await_workers(world: World) -> None:
                 world.up = line["now"]
                 return
         if world.process.poll() is not None:
-            raise RuntimeError(f"the agents ended before all workers were up: {world.problems[:5]}")
+            raise RuntimeError(
+                f"the agents ended before all workers were up: {world.problems[:5]}"
+            )
         time.sleep(0.05)
     raise TimeoutError(f"not all workers were up within {PATIENCE:.0f} s: {world.problems[:5]}")
 

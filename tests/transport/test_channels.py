@@ -27,7 +27,13 @@ def sockets() -> Pair:
     return here, SocketChannel(there)
 
 
-@pytest.fixture(params=[sockets, InprocChannel.pair])
+def memory() -> Pair:
+    """Both send large messages through shared memory."""
+    here, there = SocketChannel.pair(beside=True)
+    return here, SocketChannel(there, beside=True)
+
+
+@pytest.fixture(params=[sockets, memory, InprocChannel.pair])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     made: Pair = request.param()
     yield made
@@ -145,7 +151,7 @@ def test_a_slow_reader_of_a_large_message_does_not_block_the_sender(pair: Pair) 
     large = np.arange(50 << 17, dtype=np.float64)
     here.send(large)
     here.send("after it")
-    if isinstance(here, SocketChannel):
+    if isinstance(here, SocketChannel) and not here.beside:
         assert 40 << 20 < here.backlog <= (50 << 20) + 1000
     else:
         assert here.backlog == 0
@@ -200,6 +206,29 @@ def test_a_waiter_is_woken_by_a_hang_up(pair: Pair) -> None:
     here.wait()
     with pytest.raises(ChannelClosedError):
         here.receive()
+
+
+def test_large_and_small_in_turn_through_memory_leave_no_descriptor() -> None:
+    """More of them than the socket takes at once: what waits keeps its memory, in order."""
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    here, there = memory()
+    for number in range(6):
+        here.send({"large": np.full(1 << 18, float(number)), "empty": np.empty((0, 3))})
+        here.send(np.full(10_000, number))
+    here.send(np.ones(1 << 18))
+    found = take(there, 12, sender=here)
+    for number in range(6):
+        large, small = found[2 * number], found[2 * number + 1]
+        assert large["large"].flags.writeable
+        assert large["large"].flags.aligned
+        assert large["large"].min() == large["large"].max() == small[0] == number
+        assert large["empty"].shape == (0, 3)
+    there.close()
+    with pytest.raises(ChannelClosedError):
+        here.send(np.ones(1 << 18))
+    here.close()
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 # What only a socket can do ---------------------------------------------------------------------
@@ -268,8 +297,9 @@ def test_two_that_send_much_to_each_other_do_not_block() -> None:
     there.close()
 
 
-def test_a_child_process_gets_it_all() -> None:
-    here, there = SocketChannel.pair()
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_child_process_gets_it_all(beside: bool) -> None:
+    here, there = SocketChannel.pair(beside)
     child = os.fork()
     if child == 0:
         code = 1

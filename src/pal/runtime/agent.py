@@ -107,6 +107,9 @@ class Agent:
     workers: dict[Key, Worker] = field(default_factory=dict)
     _roads: list[Roads] = field(default_factory=list)
     _by_key: dict[int, Worker] = field(default_factory=dict)
+    _by_fd: dict[int, Worker] = field(default_factory=dict)
+    _resting: dict[Key, Worker] = field(default_factory=dict)
+    """Who is to be started again. A poll must not look at all workers: there may be hundreds."""
     _keys: int = 0
     _nursery: subprocess.Popen[bytes] | None = None
     _socket: socket.socket | None = None
@@ -174,13 +177,14 @@ class Agent:
 
     def _bear(self, worker: Worker) -> None:
         assert self._socket is not None
-        channel, there = SocketChannel.pair()
+        channel, there = SocketChannel.pair(beside=True)
         order, fds = worker.roads.order(worker.job, there)
         self._keys += 1
         worker.key, worker.channel, worker.restart_at = self._keys, channel, None
         worker.born, worker.pid, worker.last = time.monotonic(), 0, None
         worker.condemned = False
-        self._by_key[worker.key] = worker
+        self._by_key[worker.key] = self._by_fd[channel.fileno()] = worker
+        self._resting.pop(worker.job.key, None)
         self._selector.register(channel, selectors.EVENT_READ, lambda: self._hear(worker))
         with suppress(OSError):
             send_request(self._socket, Birth(worker.key, order), fds)
@@ -222,7 +226,7 @@ class Agent:
     def poll(self, timeout: float) -> list[News]:
         """Wait for news, at most so long, and return them."""
         now = time.monotonic()
-        due = [w.restart_at for w in self.workers.values() if w.restart_at is not None]
+        due = [w.restart_at for w in self._resting.values() if w.restart_at is not None]
         wait = min([timeout, self._kill_at - now, *(at - now for at in due)])
         for key, events in self._selector.select(max(0.0, wait)):
             if events & selectors.EVENT_WRITE:
@@ -235,17 +239,16 @@ class Agent:
         return news
 
     def _push(self, key: selectors.SelectorKey) -> None:
-        for worker in self.workers.values():
-            if worker.channel is key.fileobj:
-                with suppress(ChannelClosedError):
-                    worker.channel.push()
-                    self._attend(worker)
-                self._knock(worker)
-                return
+        worker = self._by_fd.get(key.fd)
+        if worker is not None and worker.channel is not None:
+            with suppress(ChannelClosedError):
+                worker.channel.push()
+                self._attend(worker)
+            self._knock(worker)
 
     def _restart_due(self) -> None:
         now = time.monotonic()
-        for worker in self.workers.values():
+        for worker in list(self._resting.values()):
             if worker.restart_at is not None and worker.restart_at <= now and not self._closing:
                 worker.restarts += 1
                 self._bear(worker)
@@ -269,6 +272,7 @@ class Agent:
     def _hang_up(self, worker: Worker) -> None:
         if worker.channel is not None:
             self._selector.unregister(worker.channel)
+            del self._by_fd[worker.channel.fileno()]
             worker.channel.close()
             worker.channel = None
 
@@ -322,6 +326,7 @@ class Agent:
         pause = 0.0 if worker.condemned else worker.budget.next_pause(now, now - worker.born)
         if pause is not None and not self._closing:
             worker.restart_at = now + pause
+            self._resting[worker.job.key] = worker
         self._news.append(Died(worker.job.key, failure, pause is None, worker.was_ready))
 
     def _forget_walkers(self, worker: Worker) -> None:
@@ -357,6 +362,7 @@ class Agent:
         """Tell workers to save their state and end."""
         for worker in workers:
             worker.ending, worker.restart_at = True, None
+            self._resting.pop(worker.job.key, None)
             worker.roads.meter(worker.job).add("end")
             self.send(worker, Shutdown())
 

@@ -4,20 +4,29 @@ A message is any picklable object. Arrays inside it travel as raw buffers beside
 (protocol 5), so nothing large is copied into it. Sending never blocks: what the other end does not
 take yet waits in this process, in order, and `backlog` says how much that is. It waits as a copy,
 so a sender may change its arrays as soon as `send` returns.
+
+A socket takes 200 KB at a time: 100 MB of weights would wake the hot loop, and the agent, five
+hundred times. An agent therefore lays what is large into shared memory and sends its descriptor.
 """
 
 from __future__ import annotations
 
+import array
+import os
 import pickle
 import select
 import socket
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from pal.errors import ChannelClosedError
 from pal.transport.frames import Frame, pack
+from pal.transport.segment import nameless
 
 _CHUNK = 1 << 20
+_AT_ONCE = 1 << 30
+_BULK = 1 << 20
+"""Bytes from which on a message goes beside the stream, where its sender does so at all."""
 
 
 class Channel(Protocol):
@@ -57,23 +66,39 @@ class Channel(Protocol):
         ...
 
 
-class SocketChannel:
-    """A channel over a connected stream socket."""
+_Part: TypeAlias = tuple[memoryview, int | None]
+"""Bytes, and the descriptor that goes with them."""
 
-    def __init__(self, sock: socket.socket) -> None:
+_ROOM_FOR_A_DESCRIPTOR = socket.CMSG_SPACE(array.array("i").itemsize)
+
+
+class _Beside:
+    """Stands for a message that lies in the memory whose descriptor has come with it."""
+
+
+class SocketChannel:
+    """A channel over a connected stream socket.
+
+    `beside`: send large messages through shared memory. They do not count as backlog, so this is
+    for senders that have a measure of their own for how much may be under way.
+    """
+
+    def __init__(self, sock: socket.socket, beside: bool = False) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._outgoing: deque[memoryview] = deque()
+        self.beside = beside
+        self._outgoing: deque[_Part] = deque()
+        self._descriptors: deque[int] = deque()
         self.backlog = 0
         self._frame = Frame()
         self._ready: deque[Any] = deque()
         self._closed = False
 
     @classmethod
-    def pair(cls) -> tuple[SocketChannel, socket.socket]:
+    def pair(cls, beside: bool = False) -> tuple[SocketChannel, socket.socket]:
         """Make a channel and the socket of its other end, to be handed to a child."""
         here, there = socket.socketpair()
-        return cls(here), there
+        return cls(here, beside), there
 
     def fileno(self) -> int:
         """The socket's descriptor, for an event loop."""
@@ -81,27 +106,50 @@ class SocketChannel:
 
     def send(self, message: Any) -> None:
         """Queue a message and pass on what the other end takes at once."""
-        fresh = deque(pack(message))
         self.push()
-        if not self._outgoing:
-            self._pass_on(fresh)
-        for part in fresh:
-            self._outgoing.append(memoryview(bytes(part)))
+        fresh = deque(self._parts(message))
+        try:
+            if not self._outgoing:
+                self._pass_on(fresh)
+        except ChannelClosedError:
+            _let_go(fresh)
+            raise
+        for part, fd in fresh:
+            self._outgoing.append((memoryview(bytes(part)), fd))
             self.backlog += part.nbytes
+
+    def _parts(self, message: Any) -> list[_Part]:
+        parts = pack(message)
+        if not self.beside or sum(part.nbytes for part in parts) < _BULK:
+            return [(part, None) for part in parts]
+        # Written, not mapped: pages that are mapped first are cleared first.
+        fd, end = nameless(), 0
+        for part in parts:
+            while part.nbytes:
+                written = os.pwrite(fd, part[:_AT_ONCE], end)
+                end += written
+                part = part[written:]
+        head, *others = pack(_Beside())
+        return [(head, fd), *((part, None) for part in others)]
 
     def push(self) -> None:
         """Pass on what the other end takes now."""
         self.backlog -= self._pass_on(self._outgoing)
 
-    def _pass_on(self, parts: deque[memoryview]) -> int:
+    def _pass_on(self, parts: deque[_Part]) -> int:
         """Send from the front of `parts` what the other end takes now; return its bytes."""
         passed = 0
         try:
             while parts:
-                sent = self._socket.send(parts[0][:_CHUNK])
+                part, fd = parts[0]
+                if fd is None:
+                    sent = self._socket.send(part[:_CHUNK])
+                else:
+                    sent = socket.send_fds(self._socket, [part], [fd])
+                    os.close(fd)
                 passed += sent
-                if sent < parts[0].nbytes:
-                    parts[0] = parts[0][sent:]
+                if sent < part.nbytes:
+                    parts[0] = (part[sent:], None)
                 else:
                     parts.popleft()
         except BlockingIOError:
@@ -123,18 +171,36 @@ class SocketChannel:
     def _pull(self) -> None:
         try:
             while True:
-                received = self._socket.recv_into(self._frame.room())
+                received, beside, _, _ = self._socket.recvmsg_into(
+                    [self._frame.room()], _ROOM_FOR_A_DESCRIPTOR
+                )
+                for _, _, descriptor in beside:
+                    self._descriptors.extend(array.array("i", descriptor))
                 if not received:
                     self._closed = True
                     return
                 if self._frame.fill(received):
-                    self._ready.append(self._frame.message())
+                    self._ready.append(self._whole(self._frame.message()))
                     self._frame = Frame()
                     return
         except BlockingIOError:
             return
         except OSError:
             self._closed = True
+
+    def _whole(self, message: Any) -> Any:
+        """Return a message, or the one for which it stands."""
+        if not isinstance(message, _Beside):
+            return message
+        fd, end, frame = self._descriptors.popleft(), 0, Frame()
+        try:
+            while True:
+                received = os.preadv(fd, [frame.room()[:_AT_ONCE]], end)
+                end += received
+                if frame.fill(received):
+                    return frame.message()
+        finally:
+            os.close(fd)
 
     def wait(self, seconds: float | None = None) -> None:
         """Sleep until `receive` may have something, at most so long; sends on meanwhile."""
@@ -157,6 +223,17 @@ class SocketChannel:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+        _let_go(self._outgoing)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+
+
+def _let_go(parts: deque[_Part]) -> None:
+    """Give back the memory of messages that are not sent any more."""
+    for _, fd in parts:
+        if fd is not None:
+            os.close(fd)
 
 
 class InprocChannel:

@@ -12,6 +12,14 @@ import numpy as np
 from pal.records import Array
 
 
+def nameless() -> int:
+    """Return the descriptor of a new piece of memory, of no size yet."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("pal")
+    with tempfile.TemporaryFile() as file:  # pragma: no cover - macOS
+        return os.dup(file.fileno())
+
+
 class Segment:
     """A piece of memory that processes share by inheriting its file descriptor.
 
@@ -27,11 +35,7 @@ class Segment:
     @classmethod
     def create(cls, size: int) -> Segment:
         """Make a segment of `size` bytes, all zero."""
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("pal")
-        else:  # pragma: no cover - macOS
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
+        fd = nameless()
         os.ftruncate(fd, size)
         return cls(fd, size)
 
