@@ -263,7 +263,8 @@ def start() -> Any:
     mpi = load()
     # A rank that stands still while its job ends must not be left behind when it goes on.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    mpi.Init_thread(mpi.THREAD_SINGLE)
+    if not mpi.Is_initialized():  # a program may have imported mpi4py before, which starts it
+        mpi.Init_thread(mpi.THREAD_SINGLE)
     return mpi
 
 
