@@ -1,7 +1,7 @@
 """The fabric: the road between agents, one agent per node.
 
 Agents send each other many small messages and a few large ones. A fabric never blocks, shares the
-road fairly among streams, and tells when another agent is gone. `Roads` does this over anything
+road fairly among streams, and tells when another agent is gone. `PacketFabric` does this over anything
 that carries packets; over MPI it is `pal.transport.mpi`, and within one process, for tests of what
 agents do together, `pal.transport.inproc`.
 """
@@ -157,7 +157,7 @@ class Halt:
     code: int
 
 
-class Roads(ABC):
+class PacketFabric(ABC):
     """A fabric over a carrier of packets; only how a rank ends is left to say."""
 
     def __init__(self, carrier: Carrier) -> None:

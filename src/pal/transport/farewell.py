@@ -7,7 +7,7 @@ the lowest living rank, that it is ready, and the leader tells all how to end.
 
 from __future__ import annotations
 
-from pal.transport.fabric import Control, Lost, Roads
+from pal.transport.fabric import Control, Lost, PacketFabric
 
 PATIENCE = 30.0
 """Seconds without any news after which a rank that has not come is taken for gone."""
@@ -20,9 +20,9 @@ class Farewell:
     """One rank's part. Call `step` until it says how to end."""
 
     def __init__(
-        self, roads: Roads, now: float, lost: bool = False, patience: float = PATIENCE
+        self, fabric: PacketFabric, now: float, lost: bool = False, patience: float = PATIENCE
     ) -> None:
-        self._roads = roads
+        self._fabric = fabric
         self._lost = lost
         self._patience = patience
         self._deadline = now + patience
@@ -34,13 +34,13 @@ class Farewell:
 
     def step(self, now: float) -> Control | None:
         """Go on; return `END` or `SCATTER` once that is settled. What still arrives is dropped."""
-        roads = self._roads
-        lost = any(isinstance(item, Lost) for item in roads.receive())
-        if lost or roads.pause == 0.0:
+        fabric = self._fabric
+        lost = any(isinstance(item, Lost) for item in fabric.receive())
+        if lost or fabric.pause == 0.0:
             self._deadline = now + self._patience
-        while not roads.living(self._leader):
+        while not fabric.living(self._leader):
             self._leader += 1
-        leads = self._leader == roads.rank
+        leads = self._leader == fabric.rank
         if now > self._deadline:
             self._give_up(leads)
             self._deadline = now + self._patience
@@ -49,42 +49,42 @@ class Farewell:
 
     def _give_up(self, leads: bool) -> None:
         """Take for gone who has kept this rank waiting."""
-        unfinished = self._roads.unfinished
+        unfinished = self._fabric.unfinished
         late = unfinished | self._missing() if leads else unfinished or {self._leader}
         self.gave_up |= late
         for rank in late:
-            self._roads.abandon(rank)
+            self._fabric.abandon(rank)
 
     def _missing(self) -> set[int]:
         """Living ranks that have not said that they are ready."""
-        roads = self._roads
-        ready = {source for source, control in roads.controls if control is Control.READY}
-        return {rank for rank in range(roads.size) if roads.living(rank)} - ready - {roads.rank}
+        fabric = self._fabric
+        ready = {source for source, control in fabric.controls if control is Control.READY}
+        return {rank for rank in range(fabric.size) if fabric.living(rank)} - ready - {fabric.rank}
 
     def _follow(self) -> Control | None:
-        roads = self._roads
+        fabric = self._fabric
         # After a loss some rank may never take what is under way to it: only the leader counts.
-        unfinished = roads.unfinished & {self._leader} if self._lost else roads.unfinished
+        unfinished = fabric.unfinished & {self._leader} if self._lost else fabric.unfinished
         if self._told != self._leader and not unfinished:
-            roads.tell(self._leader, Control.READY)
+            fabric.tell(self._leader, Control.READY)
             self._told = self._leader
         for control in (Control.END, Control.SCATTER):
-            if (self._leader, control) in roads.controls:
+            if (self._leader, control) in fabric.controls:
                 return control
         return None
 
     def _lead(self, now: float) -> Control | None:
-        roads = self._roads
+        fabric = self._fabric
         if self._decision is None:
-            if roads.unfinished or self._missing():
+            if fabric.unfinished or self._missing():
                 return None
             self._ready_at = now if self._ready_at is None else self._ready_at
-            undead = bool(roads.expelled - roads.lost)
+            undead = bool(fabric.expelled - fabric.lost)
             if undead and now < self._ready_at + GRACE:
                 return None
-            alone = self._lost or roads.lost or roads.expelled
+            alone = self._lost or fabric.lost or fabric.expelled
             self._decision = Control.SCATTER if alone else Control.END
-            for rank in range(roads.size):
-                if rank != roads.rank and roads.living(rank):
-                    roads.tell(rank, self._decision)
-        return None if roads.unfinished else self._decision
+            for rank in range(fabric.size):
+                if rank != fabric.rank and fabric.living(rank):
+                    fabric.tell(rank, self._decision)
+        return None if fabric.unfinished else self._decision

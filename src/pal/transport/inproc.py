@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import NoReturn
 
-from pal.transport.fabric import Lost, Roads
+from pal.transport.fabric import Lost, PacketFabric
 
 WINDOW = 3
 
@@ -84,7 +84,7 @@ class _Carrier:
         return {rank for rank, found in arriving if self.rank in found} - self._forgotten
 
 
-class InprocFabric(Roads):
+class InprocFabric(PacketFabric):
     """One of several ranks in this process.
 
     A lost or frozen rank may still be driven: it hears nothing, and nobody hears it.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from pal.errors import TransportError, WorldError
-from pal.transport.fabric import Control, Halt, Lost, Roads
+from pal.transport.fabric import Control, Halt, Lost, PacketFabric
 from pal.transport.farewell import PATIENCE, Farewell
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class MpiCarrier:
         return set(self._sends)
 
 
-class MpiFabric(Roads):
+class MpiFabric(PacketFabric):
     """One rank of an MPI job."""
 
     def __init__(self, mpi: Any, carrier: MpiCarrier, patience: float = PATIENCE) -> None:
