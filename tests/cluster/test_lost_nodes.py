@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Run, check_ledger, labels_in
+from rig import Run, check_ledger, labels_in, versions
 from world import Recruit, World, run_on
 
 from pal.monitor.metrics import Snapshot
+from pal.runtime import wire
 from pal.runtime.campaign import Campaign
 from pal.runtime.happenings import Happening
+from pal.runtime.messages import NewWeights
 
 BUSY: dict[str, Any] = {
     "generator": {"walkers": 8, "hosts": 4, "options": {"pause": 0.002}},
@@ -231,28 +233,35 @@ def test_an_oracle_without_room_is_left_out_and_the_others_go_on(
     assert sum("there is no room elsewhere for oracle-" in note for note in result.notes) == 2
 
 
-def test_weights_that_were_on_their_way_to_a_lost_node_reach_the_others(
+def test_what_a_lost_node_was_to_pass_on_reaches_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The head hands them to half of the agents, and these to the others; one of them dies."""
+    """The head hands a message for all to half of the agents, and these to the others."""
+    options = {"log": str(tmp_path), "pause": 0.002}
+    walk = {"kernel": "toys:Informed", "walkers": 5, "options": options}
 
     def prepare(world: World, _: Campaign) -> None:
-        calls = iter(range(1_000_000))
+        def lie_in_wait() -> None:
+            deputy = world.recruits[2].deputy
+            if deputy is not None:
+                world.hooks.remove(lie_in_wait)
+                doers = deputy._node._doers
+                pass_on = doers[wire.Spread]
 
-        def kill_early() -> None:
-            if next(calls) == 400:
-                world.kill(3)
+                def die_instead(source: int, order: wire.Spread) -> None:
+                    if isinstance(order.message, NewWeights) and len(order.targets) > 1:
+                        world.kill(3)
+                    else:
+                        pass_on(source, order)
 
-        world.hooks.append(kill_early)
+                doers[wire.Spread] = die_instead
+
+        world.hooks.append(lie_in_wait)
 
     result, _ = run_on(
-        5,
-        tmp_path,
-        monkeypatch,
-        prepare=prepare,
-        **{**BUSY, "model": {"kernel": "toys:InPlace", "members": 2}},
+        5, tmp_path / "run", monkeypatch, prepare=prepare, **{**BUSY, "generator": walk}
     )
-    assert result.error is None
-    check_ledger(tmp_path)
+    sound(result, tmp_path / "run")
     assert lost(result) == [3]
-    assert result.last.version > 0
+    for heard in versions(tmp_path, 5):
+        assert len(heard) > 2, "this walker's committee was forgotten"

@@ -196,6 +196,14 @@ def trace(folder: Path, walkers: int) -> list[Array]:
     ]
 
 
+def versions(folder: Path, walkers: int) -> list[list[int]]:
+    """The versions of the weights by which each walker was answered, as `toys.Informed` notes."""
+    return [
+        [int(line) for line in (folder / f"versions-{index}").read_text().split()]
+        for index in range(walkers)
+    ]
+
+
 @contextmanager
 def nothing_left() -> Iterator[None]:
     """Whatever runs inside must leave no child, no descriptor and no shared memory."""

@@ -86,6 +86,22 @@ class Stateful(Walk):
         self.rng.bit_generator.state = state["rng"]
 
 
+class Informed(Walk):
+    """Notes each version of the weights by which it is answered."""
+
+    def __init__(self, context: Context, log: str, pause: float = 0.0) -> None:
+        super().__init__(context, pause=pause)
+        self.log = Path(log) / f"versions-{context.index}"
+        self.version = -1
+
+    def step(self, feedback: Feedback | None) -> Sample | Any:
+        if feedback is not None and feedback.version != self.version:
+            self.version = feedback.version
+            with self.log.open("a") as file:
+                file.write(f"{self.version}\n")
+        return super().step(feedback)
+
+
 class Finite(Walk):
     """Asks to stop after some steps; `only`: just this walker does."""
 

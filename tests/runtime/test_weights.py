@@ -131,6 +131,18 @@ def test_a_predictor_that_starts_again_gets_all(tmp_path: Path) -> None:
     assert [message.members for _, message in cluster.sent] == [{0: {"w": 1}, 1: {"w": 2}}]
 
 
+def test_what_a_lost_node_was_to_pass_on_is_sent_again(tmp_path: Path) -> None:
+    one, two = station("exchange", (0, 1)), station("exchange", (0, 1), 1)
+    found, cluster = releases(tmp_path, one, two)
+    found.release({0: {"w": 1}, 1: {"w": 1}}, 1)
+    found.installed(one, 1)
+    found.again()
+    assert [s for s, _ in cluster.sent] == [one, two, two]
+    found.installed(two, 1)
+    found.again()
+    assert len(cluster.sent) == 3
+
+
 def test_the_version_that_all_use_is_the_oldest_of_any(tmp_path: Path) -> None:
     one, two = station("exchange", (0, 1)), station("exchange", (0, 1), 1)
     found, _ = releases(tmp_path, one, two)

@@ -144,10 +144,6 @@ class Agent:
         """Call back whenever this descriptor becomes readable."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
-    def unwatch(self, fd: int) -> None:
-        """Stop watching a descriptor."""
-        self._selector.unregister(fd)
-
     def start(self, jobs: Sequence[Job]) -> Roads:
         """Start workers that share roads; return these."""
         roads = Roads(jobs, self.slot_size)

@@ -181,6 +181,11 @@ class Carrier:
         self._releases.welcome(exchange)
         self._cluster.send(exchange, msg.SetExploring(self._exploring))
 
+    def say_again(self) -> None:
+        """Repeat what may have been on its way to many through a node that is lost."""
+        self._cluster.spread(self._exchanges(), msg.SetExploring(self._exploring))
+        self._releases.again()
+
     def lost_predictor(self, station: Station) -> None:
         """Do not wait for one that is gone; let other shards propose what its own might have."""
         self._releases.lost(station)

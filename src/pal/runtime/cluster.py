@@ -111,10 +111,6 @@ class Cluster:
         """Call back whenever this descriptor becomes readable."""
         self._node.agent.watch(fd, callback)
 
-    def unwatch(self, fd: int) -> None:
-        """Stop watching a descriptor."""
-        self._node.agent.unwatch(fd)
-
     # Orders ----------------------------------------------------------------------------------
 
     def start(self, group: Group) -> None:
@@ -153,10 +149,6 @@ class Cluster:
     def of(self, role: str) -> list[Station]:
         """Return the stations of one role."""
         return [station for key, station in self.stations.items() if key[0] == role]
-
-    def host(self, station: Station) -> str:
-        """Return the name of the machine a station is on."""
-        return self._machine(station.node).host
 
     # News ------------------------------------------------------------------------------------
 

@@ -240,6 +240,7 @@ class Reception:
             failure = replace(news.failure, role=KERNEL_OF.get(role, "prediction"), index=index)
             if self._session.directed:
                 self._miss(station, replace(failure, kind="lost", traceback=""))
+        self._carrier.say_again()
         for station in news.homeless:
             self._given_up(station, news.failure)
 

@@ -75,6 +75,14 @@ class Releases:
         self._sent.pop(station, None)
         self._pay([station])
 
+    def again(self) -> None:
+        """Send anew what may have been on its way through a node that is lost."""
+        waiting = [station for station in self._predictors() if station in self._sent]
+        for station in waiting:
+            del self._sent[station]
+            self._owe(station, set(self.newest))
+        self._pay(waiting)
+
     def lost(self, station: Station) -> None:
         """Note that a predictor is gone, and does not hold the others back."""
         self._sent.pop(station, None)

@@ -1,9 +1,9 @@
 """The fabric: the road between agents, one agent per node.
 
 Agents send each other many small messages and a few large ones. A fabric never blocks, shares the
-road fairly among streams, and tells when another agent is gone. `PacketFabric` does this over anything
-that carries packets; over MPI it is `pal.transport.mpi`, and within one process, for tests of what
-agents do together, `pal.transport.inproc`.
+road fairly among streams, and tells when another agent is gone. `PacketFabric` does this over
+anything that carries packets; over MPI it is `pal.transport.mpi`, and within one process, for
+tests of what agents do together, `pal.transport.inproc`.
 """
 
 from __future__ import annotations
