@@ -191,3 +191,11 @@ def test_who_needs_a_gpu_goes_where_there_is_one_or_nowhere() -> None:
     groups = [*(g for g in found.groups if g.node != 1), *moved]
     _, homeless = relocate(groups, left, 2)
     assert {job.role for job in homeless} == {"exchange", "generator"}
+
+
+def test_jobs_know_their_node_where_there_are_several() -> None:
+    assert {job.node for job in plan(machines(4)).jobs} == {None}
+    found = plan(machines(4, 4), generator={"walkers": 2})
+    assert {job.node for job in found.jobs} == {0, 1}
+    moved, _ = relocate(found.groups, found.machines, 1)
+    assert {job.node for group in moved for job in group.jobs} == {0}

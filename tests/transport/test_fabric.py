@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pal.errors import TransportError
+from pal.transport.alone import Alone
 from pal.transport.fabric import Control, Letter, Lost
 from pal.transport.farewell import GRACE, Farewell
 from pal.transport.frames import pack
@@ -46,6 +48,14 @@ def test_conformance(check: Callable[[Mail], Steps], size: int) -> None:
         fabric.close()
     expected = int(check is what_cannot_be_read_is_an_error_of_its_own and size > 1)
     assert [len(mail.errors) for mail in mails] == [expected] * size
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_conformance_of_an_agent_that_is_alone(check: Callable[[Mail], Steps]) -> None:
+    fabric = Alone()
+    drive([run(check, Mail(fabric))])
+    assert fabric.pause == math.inf
+    fabric.close()
 
 
 def settle(*fabrics: InprocFabric) -> list[list[Letter | Lost]]:

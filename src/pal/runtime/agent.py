@@ -350,7 +350,7 @@ class Agent:
             worker.job.index,
             kind,
             f"{text}; its log is {log}",
-            host=socket.gethostname(),
+            host=worker.job.where,
             traceback=f"last words:\n{words}" if words.strip() else "",
         )
 

@@ -70,7 +70,7 @@ def described(role: str, index: int, error: BaseException, **more: Any) -> Failu
         index,
         type(error).__name__,
         str(error),
-        host=socket.gethostname(),
+        host=more.pop("host", socket.gethostname()),
         traceback="" if foreseen(error) else "".join(traceback.format_exception(error)),
         **more,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,8 @@ class Job:
     home: Path | None = None
     """Working directory: the settings file's folder, so that kernels find files beside it."""
     threads: int = 1
+    node: int | None = None
+    """The rank of its node, where there are several."""
     device: str = "cpu"
     wanted: str = "cpu"
     """The device the settings name; `device` is what the node has given for it."""
@@ -89,6 +92,12 @@ class Job:
     """For the exchange: the members of each predictor process; empty when it holds them all."""
     serial: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The host it runs on, said by itself, and which of the campaign's nodes that is."""
+        host = socket.gethostname()
+        return host if self.node is None else f"{host} (node {self.node})"
 
     @property
     def process(self) -> bool:

@@ -43,6 +43,9 @@ class Seats:
 
     def __init__(self, machines: Sequence[Machine], groups: Sequence[Group] = ()) -> None:
         self.machines = machines
+        self._several = len(machines) > 1 or any(
+            group.jobs[0].node is not None for group in groups
+        )
         self._groups = list(groups)
         self._threads = {machine.rank: 0 for machine in machines}
         self._devices = {m.rank: itertools.cycle(m.devices) for m in machines}
@@ -63,7 +66,10 @@ class Seats:
         """Seat a group on this node, or on the one with the most room."""
         group = Group(-1, tuple(jobs))
         node = self._roomiest(group) if rank is None else rank
-        seated = Group(node, tuple(self._with_device(job, node) for job in jobs))
+        place = node if self._several else None
+        seated = Group(
+            node, tuple(replace(self._with_device(job, node), node=place) for job in jobs)
+        )
         self._groups.append(seated)
         self._threads[node] += group.threads
         return seated

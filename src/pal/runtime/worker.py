@@ -94,7 +94,7 @@ class Desktop:
 
     def failure(self, role: str, index: int, error: BaseException, **more: Any) -> Failure:
         """Describe an exception of a kernel of this worker."""
-        return described(role, index, error, **more)
+        return described(role, index, error, host=self.job.where, **more)
 
 
 def _segment(fd: int) -> Segment:

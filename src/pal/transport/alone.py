@@ -7,6 +7,7 @@ import os
 from collections.abc import Hashable
 from typing import Any, NoReturn
 
+from pal.errors import TransportError
 from pal.transport.fabric import Letter, Lost
 
 
@@ -21,6 +22,8 @@ class Alone:
 
     def send(self, rank: int, message: Any, stream: Hashable = 0) -> None:
         """Keep a message for the next `receive`."""
+        if rank != self.rank:
+            raise TransportError(f"there is no rank {rank}: this agent is alone")
         self._letters.append(Letter(rank, message))
 
     def receive(self) -> list[Letter | Lost]:
