@@ -6,8 +6,7 @@ import json
 import math
 import os
 import time
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from pal.controller import events as ev
 from pal.controller.commands import Finish
@@ -55,39 +54,22 @@ class Stoppable(Protocol):
 class Operator:
     """Hears signals to this agent and to others, requests in the run directory, and the clock.
 
-    As a context manager it takes the signals; `fd` becomes readable when one came. `margin`:
-    seconds that the end of a session takes.
+    `interrupts` takes the signals to this agent. `margin`: seconds that the end of a session
+    takes.
     """
 
     def __init__(self, session: Stoppable, directory: RunDirectory, margin: float) -> None:
         self._session = session
         self._requests = directory.requests
-        self._interrupts = Interrupts()
+        self.interrupts = Interrupts()
         self._walltime = Walltime(margin)
         self._hurry_at = math.inf
         self._draining = False
 
-    def __enter__(self) -> Self:
-        self._interrupts.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._interrupts.__exit__(kind, error, trace)
-
-    @property
-    def fd(self) -> int:
-        """Becomes readable when a signal came."""
-        return self._interrupts.fd
-
     @property
     def insists(self) -> bool:
         """Whether the end was asked for more than once: nobody wants to wait."""
-        return self._interrupts.count > 1
+        return self.interrupts.count > 1
 
     @property
     def hurried(self) -> bool:
@@ -131,10 +113,10 @@ class Operator:
 
     def take_signals(self) -> None:
         """Obey what came to this agent."""
-        for name in self._interrupts.take():
+        for name in self.interrupts.take():
             if name == WALLTIME:
                 self._drain(f"to be continued: {name} says that the batch job ends soon")
-            elif self._interrupts.count > 1:
+            elif self.interrupts.count > 1:
                 reason = f"{name} twice: stopped at once"
                 self._session.end(Outcome(reason, error=KeyboardInterrupt(reason)))
             elif name == "SIGTERM" and self._walltime.job is not None:

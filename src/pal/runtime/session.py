@@ -97,7 +97,7 @@ class Session:
 
     def run(self) -> Iterator[Happening]:
         """Run until the campaign ends, and yield what happens."""
-        with self._operator:
+        with self._operator.interrupts:
             try:
                 self._open()
                 yield from self._loop()
@@ -119,7 +119,7 @@ class Session:
         clear(self.directory.scratch)  # what a killed session left
         self.cluster.open()
         self.cluster.watch(self._books.fd, self._take_durable)
-        self.cluster.watch(self._operator.fd, self._operator.take_signals)
+        self.cluster.watch(self._operator.interrupts.fd, self._operator.take_signals)
         self._present_nodes()
         for group in self.placement.groups:
             self.cluster.start(group)
