@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Run, check_ledger, labels_in, versions
+from rig import Run, check_ledger, eventually, labels_in, versions
 from world import Recruit, World, run_on
 
 from pal.monitor.metrics import Snapshot
@@ -187,6 +187,22 @@ def test_a_node_that_is_cut_off_is_lost_on_both_sides(
     assert "the head gave no sign of life" in str(world.recruits[0].reason)
 
 
+def test_a_head_that_stands_still_is_given_up_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it comes back it goes on alone, and loses nothing."""
+
+    def stand_still(world: World) -> None:
+        world.fabrics[0].freeze(0)
+        for recruit in world.recruits:
+            _drive(recruit, "the head gave no sign of life")
+        world.fabrics[0].thaw(0)
+
+    result, _ = run_on(3, tmp_path, monkeypatch, watch=after_labels(20, stand_still), **BUSY)
+    sound(result, tmp_path)
+    assert sorted(lost(result)) == [1, 2]
+
+
 def test_agents_end_with_their_workers_when_the_head_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,13 +224,12 @@ def test_agents_end_with_their_workers_when_the_head_is_lost(
     assert before.keys() <= result.labels().keys()
 
 
-def _drive(recruit: Recruit) -> None:
-    for _ in range(10_000):
+def _drive(recruit: Recruit, words: str = "the head is lost: killed") -> None:
+    def step() -> str | None:
         recruit.step()
-        if recruit.reason is not None:
-            assert "the head is lost: killed" in recruit.reason
-            return
-    raise AssertionError("the agent does not end")
+        return recruit.reason
+
+    assert words in eventually(step, "the agent ends")
 
 
 def test_an_oracle_without_room_is_left_out_and_the_others_go_on(

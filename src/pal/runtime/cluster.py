@@ -96,6 +96,7 @@ class Cluster:
                 Signalled(message.name, self._name(rank))
             ),
             wire.Broken: self._on_broken,
+            wire.Goodbye: lambda rank, message: self._lose(rank, message.reason),
         }
 
     @property

@@ -89,6 +89,7 @@ class Deputy:
         # Once its workers have ended, it only waits for leave, and the head may have much to do.
         if now - self._heard > self._silence and not self._node.closed:
             self._end = wire.Goodbye(f"the head gave no sign of life for {self._silence:.0f} s")
+            self._fabric.expel(HEAD, wire.Goodbye("it has not heard of the head for too long"))
 
     def _pass_on_signals(self) -> None:
         for name in self._interrupts.take():

@@ -261,6 +261,11 @@ def load() -> Any:
 def start() -> Any:
     """Start MPI, for one thread, and return mpi4py's module."""
     mpi = load()
+    if mpi.Is_finalized():
+        raise WorldError(
+            "MPI has ended in this process already: under a launcher a program runs one campaign; "
+            "start another program for the next one"
+        )
     # A rank that stands still while its job ends must not be left behind when it goes on.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if not mpi.Is_initialized():  # a program may have imported mpi4py before, which starts it
