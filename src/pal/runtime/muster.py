@@ -45,8 +45,10 @@ def connect(nodes: int | None = None) -> Fabric:
     alone = started is None or started.size == 1
     fabric: Fabric = Alone() if started is None or alone else launch.connect(started)
     if nodes is not None and nodes != fabric.size:
-        size = fabric.size
+        size, rank = fabric.size, fabric.rank
         fabric.close()
+        if rank != HEAD:
+            raise SystemExit(WorldError.exit_code)  # the head says why
         raise WorldError(
             f"{nodes} nodes were asked for, and {size} agent{'s are' if size > 1 else ' is'} "
             f"there ({fabric.description}); start one on each node: mpirun -n {nodes} --map-by "
