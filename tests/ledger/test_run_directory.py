@@ -85,6 +85,7 @@ def test_a_start_that_was_killed_does_no_harm(run: RunDirectory) -> None:
     run.claim()
     run.logs.mkdir()
     (run.path / "ledger.sqlite-journal").touch()
+    (run.path / ".muster-1f").touch()  # by which the agents of several nodes find the directory
     run.release()
     with run:
         Ledger.open(run.path).close()

@@ -13,35 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mpi_jobs import MPICH, OPEN_MPI, SETTINGS, TOLERANT, Mpi, environment
 
 PROGRAM = Path(__file__).with_name("program.py")
-ROOT = Path(__file__).parents[2]
-SETTINGS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "PYTHONPATH": str(ROOT / "src"),
-}
-
-
-@dataclass(frozen=True)
-class Mpi:
-    """An MPI library with its launcher, and a Python whose mpi4py uses it."""
-
-    name: str
-    python: Path
-
-    def launcher(self, *options: str) -> list[str]:
-        mpiexec = self.python.with_name("mpiexec")
-        if not mpiexec.exists():
-            pytest.skip(f"{mpiexec} is not there; `make test` installs it")
-        bind = ["--bind-to", "none"] if self.name == "Open MPI" else []
-        return [str(mpiexec), *bind, *options]
-
-
-OPEN_MPI = Mpi("Open MPI", Path(sys.executable))
-MPICH = Mpi("MPICH", ROOT / ".venv-mpich" / "bin" / "python")
-TOLERANT = ("--with-ft", "ulfm")
 
 
 @dataclass(frozen=True)
@@ -54,14 +28,12 @@ class Job:
 
 def run(command: list[str], act: str, folder: Path, size: int = 4, seconds: float = 40.0) -> Job:
     """Run the program; whatever happens, nothing of it is left afterwards."""
-    # Open MPI needs a short path for its sockets, and pytest's are long.
-    environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
     with open(folder / "output", "w+b") as output:
         process = subprocess.Popen(
             [*command, str(PROGRAM), act, str(folder)],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment | SETTINGS,
+            env=environment(),
             start_new_session=True,
         )
         try:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, Target, overrides, run_directory
-from pal.errors import LedgerError
+from pal.errors import LedgerError, PalError
 
 if TYPE_CHECKING:
     from pal.ledger.directory import RunDirectory
@@ -56,8 +56,16 @@ def run(
     """
     from pal.monitor.terminal import JsonView, TerminalView
     from pal.runtime.campaign import Campaign
+    from pal.runtime.muster import decline
 
-    campaign = Campaign.from_file(settings, fresh=fresh, overrides=overrides(changes), nodes=nodes)
+    try:
+        campaign = Campaign.from_file(
+            settings, fresh=fresh, overrides=overrides(changes), nodes=nodes
+        )
+    except PalError as error:
+        if decline(error):
+            raise typer.Exit(0) from error
+        raise
     view: View
     if as_json:
         view = JsonView(sys.stdout)

@@ -19,6 +19,9 @@ from typing import Any, Final, Self
 from pal.errors import LedgerDiskError, LedgerError, LedgerForeignError, LedgerLockedError
 
 LEDGER: Final = "ledger.sqlite"
+MUSTER: Final = ".muster-"
+"""Where the name of a file begins by which the agents of several nodes find the directory."""
+
 _WRITTEN: Final = (
     f"{LEDGER}*",
     "logs",
@@ -32,6 +35,7 @@ _WRITTEN: Final = (
     "summary.json",
     "status.json",
     ".*.[0-9]*-[0-9]*.tmp",
+    f"{MUSTER}*",
 )
 """All that PAL writes into a run directory, besides the lock."""
 
@@ -229,7 +233,7 @@ class RunDirectory:
             path.name
             for path in self.path.iterdir()
             if path not in (self.lock, self.jobs)
-            and not path.name.startswith(LEDGER)
+            and not path.name.startswith((LEDGER, MUSTER))
             and not (path.is_dir() and not any(path.iterdir()))
         ]
         if others:

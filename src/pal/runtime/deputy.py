@@ -104,7 +104,10 @@ def serve(fabric: Fabric, own: wire.Hello) -> int:
     """
     try:
         welcome = join(fabric, own)
-        reason = "" if welcome is None else Deputy(fabric, welcome).run()
+        if welcome is None:
+            fabric.close()  # the head tells the user why
+            return 0
+        reason = Deputy(fabric, welcome).run()
     except WorldError:
         fabric.close(lost=True)
         raise

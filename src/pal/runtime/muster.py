@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pal import __version__
-from pal.errors import WorldError
+from pal.errors import PalError, WorldError
+from pal.ledger.directory import MUSTER
 from pal.runtime import wire
 from pal.runtime.agent import Agent
 from pal.runtime.cluster import Cluster, farewell
@@ -30,8 +31,11 @@ def hello(rank: int, settings: Settings) -> wire.Hello:
     """Return what an agent says first."""
     text = json.dumps(dump(settings), sort_keys=True, default=str)
     digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    version = f"PAL {__version__}, Python {platform.python_version()}"
-    return wire.Hello(this_machine(rank), version, digest)
+    return wire.Hello(this_machine(rank), _version(), digest)
+
+
+def _version() -> str:
+    return f"PAL {__version__}, Python {platform.python_version()}"
 
 
 def connect(nodes: int | None = None) -> Fabric:
@@ -57,6 +61,28 @@ def connect(nodes: int | None = None) -> Fabric:
     return fabric
 
 
+def decline(error: PalError) -> bool:
+    """Tell the other agents of this job, who may wait for this one, that it cannot begin.
+
+    Return whether the user hears of it by the head, and need not by this one.
+    """
+    try:
+        fabric = connect()
+        if fabric.size == 1:
+            return False
+        own = wire.Hello(this_machine(fabric.rank), _version(), "", str(error))
+        if fabric.rank != HEAD:
+            join(fabric, own)
+        else:
+            with suppress(WorldError):
+                gather(fabric, own)
+            farewell(fabric, range(1, fabric.size))
+        fabric.close()
+    except WorldError:
+        return False
+    return fabric.rank != HEAD
+
+
 @contextmanager
 def leading(fabric: Fabric, settings: Settings, own: wire.Hello) -> Iterator[Cluster]:
     """Gather all agents as the head; send them home in the end.
@@ -68,7 +94,7 @@ def leading(fabric: Fabric, settings: Settings, own: wire.Hello) -> Iterator[Clu
         found = gather(fabric, own)
     except BaseException:
         farewell(fabric, range(1, fabric.size))
-        fabric.close(lost=True)
+        fabric.close()
         raise
     restart = settings.restart
     agent = Agent(restart.budget, restart.delay, settings.exchange.slot_size)
@@ -116,6 +142,8 @@ def remarks(fabric: Fabric, machines: Sequence[Machine]) -> list[str]:
 
 def _compare(rank: int, own: wire.Hello, other: wire.Hello) -> None:
     who = f"the agent of rank {rank} on {other.machine.host}"
+    if other.problem != own.problem:
+        raise WorldError(f"{who} cannot begin: {other.problem}")
     if other.version != own.version:
         raise WorldError(
             f"{who} runs {other.version}, the head on {own.machine.host} {own.version}; install "
@@ -138,7 +166,9 @@ def welcomed(fabric: Fabric, settings: Settings, directory: Path) -> Iterator[No
     if fabric.size == 1:
         yield
         return
-    token = directory / f".muster-{uuid.uuid4().hex}"
+    for left in directory.glob(f"{MUSTER}*"):  # by a job that was killed as it began
+        left.unlink()
+    token = directory / f"{MUSTER}{uuid.uuid4().hex}"
     token.touch()
     restart = settings.restart
     try:

@@ -17,11 +17,15 @@ from pal.runtime.orders import Job, Key
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """An agent is there. `digest` is of the settings it has read."""
+    """An agent is there. `digest` is of the settings it has read.
+
+    `problem`: why it cannot take part, but for which there would be a digest.
+    """
 
     machine: Machine
     version: str
     digest: str
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
