@@ -121,8 +121,11 @@ def death(fabric: Fabric, victim: int, number: int, busy: bool = False, code: in
     arrays = len(others) * (2 if busy else 1)
     seen.until(lambda: sum(isinstance(item, np.ndarray) for item in seen.letters) >= arrays)
     seen.write(backlog=fabric.backlog(victim))
-    if code and fabric.rank == others[-1]:
-        fabric.abort(code)
+    if code:
+        fabric.send(others[-1], "written")  # the abort spares nobody who is still at it
+        if fabric.rank == others[-1]:
+            seen.until(lambda: seen.words().count("written") == len(others))
+            fabric.abort(code)
     fabric.close(lost=True)
 
 
