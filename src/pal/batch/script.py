@@ -114,7 +114,7 @@ def _run(request: Request) -> str:
 def _launcher(request: Request) -> str:
     """Return what starts one agent on each node.
 
-    Only `--with-ft ulfm` of Open MPI 5 lets the others go on when a node is lost. A launcher with
+    Only `--with-ft ulfm` of Open MPI 5 lets the others go on when an agent dies. A launcher with
     words of its own is the user's, with {nodes} for their number.
     """
     if request.launcher == "mpirun":
