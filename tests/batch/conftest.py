@@ -10,7 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
+from rig import eventually
 from slurm import Slurm, missing
+from slurm_project import Project
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,11 @@ def slurm(slurm_daemons: Slurm) -> Iterator[Slurm]:
     """A Slurm with an empty queue and all nodes up, and left so."""
     yield slurm_daemons
     slurm_daemons.clean()
+
+
+@pytest.fixture
+def project(tmp_path: Path, slurm: Slurm) -> Iterator[Project]:
+    """A folder for a campaign; no process of its jobs may be left."""
+    yield Project(tmp_path, slurm)
+    slurm.clean()
+    eventually(lambda: not slurm.processes(), "no process of a job")

@@ -41,6 +41,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
+TmpFS={folder}/tmp-%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -104,6 +105,7 @@ class Slurm:
         self._launch("slurmctld", "-D", "-i")
         for name in self.nodes:
             (self.folder / f"spool-{name}").mkdir()
+            (self.folder / f"tmp-{name}").mkdir()
             self._launch("slurmd", "-D", "-N", name)
         eventually(self._all_idle, "idle nodes")
 

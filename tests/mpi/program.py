@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "transport"))
 from fabric_checks import CHECKS, Mail, run
 
 from pal.errors import WorldError
+from pal.transport import mpi
 from pal.transport.fabric import Fabric, Letter, Lost
 from pal.transport.launch import connect, launched
 
@@ -182,6 +183,24 @@ def expelled(fabric: Fabric) -> None:
     seen.write()
 
 
+def outlived(fabric: Fabric) -> None:
+    """Rank 3 hears that it is expelled, and the others go on for longer than it has patience."""
+    mpi._PATIENCE_WITH_MPI = 1
+    seen = Seen(fabric)
+    seen.gather("hello", list(range(fabric.size)))
+    if fabric.rank == 0:
+        fabric.expel(3, "you are expelled")
+    if fabric.rank == 3:
+        seen.until(lambda: "you are expelled" in seen.words())
+        seen.write()
+        fabric.close(lost=True)
+    end = time.monotonic() + 3.0
+    seen.until(lambda: time.monotonic() > end)
+    seen.gather("after it", [0, 1, 2])
+    seen.write()
+    fabric.close(lost=True)
+
+
 def unclosed(fabric: Fabric) -> None:
     """Rank 1 fails without a farewell."""
     seen = Seen(fabric)
@@ -228,6 +247,7 @@ ACTS: dict[str, Callable[[Fabric], None]] = {
     "codes": ends_with_codes,
     "frozen": frozen,
     "expelled": expelled,
+    "outlived": outlived,
     "unclosed": unclosed,
     "abort": abort,
     "late": late,

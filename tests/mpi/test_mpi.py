@@ -126,6 +126,16 @@ def test_a_rank_that_hears_that_it_is_expelled_ends(tmp_path: Path) -> None:
     assert not any(note["lost"] for note in job.notes.values())
 
 
+@pytest.mark.parametrize("mpi", [OPEN_MPI, MPICH], ids=lambda mpi: mpi.name)
+def test_an_expelled_rank_whose_death_would_end_the_job_waits_for_its_end(
+    mpi: Mpi, tmp_path: Path
+) -> None:
+    job = run([*mpi.launcher("-n", "4"), str(mpi.python)], "outlived", tmp_path)
+    assert job.code in (0, 9), job.output  # 9: what MPICH makes of an abort with code 0
+    for rank in (0, 1, 2):
+        assert job.notes[rank]["letters"].count("after it") == 3
+
+
 @pytest.mark.parametrize("options", [TOLERANT, ()], ids=["tolerant", "plain"])
 def test_a_frozen_rank_is_expelled_and_does_not_outlive_the_job(
     options: tuple[str, ...], tmp_path: Path

@@ -28,10 +28,11 @@ _RUN = """\
 
 # The batch system signals this shell, which passes it on. What it starts is deaf to USR1 until it
 # listens itself: a signal at the very start must not kill it.
+cancelled=
 trap '' USR1
 {run} &
 trap 'kill -USR1 $! 2>/dev/null' USR1
-trap 'kill -TERM $! 2>/dev/null' TERM
+trap 'cancelled=1; kill -TERM $! 2>/dev/null' TERM
 wait $!
 code=$?
 # A signal interrupts `wait`, which then returns a number above 128.
@@ -39,6 +40,16 @@ while [ "$code" -gt 128 ] && kill -0 $! 2>/dev/null; do
     wait $!
     code=$?
 done
+"""
+
+_CUT_OFF = """\
+
+# mpirun's code is 0, too, where it has lost a node and ended what ran on the others.
+if [ "$code" -eq 0 ] && [ -z "$cancelled" ] &&
+    {status} | grep -Eq '"ended": (null|"SIGTERM)'; then
+    echo "error: the launcher ended before the campaign did; submitted again, it goes on" >&2
+    code=1
+fi
 """
 
 _AGAIN = """\
@@ -75,6 +86,10 @@ def text(request: Request, system: System) -> str:
         parts.append(f"export PYTHONPATH={quote(request.python_path)}\n")
     parts.append(_END.format(seconds=request.seconds))
     parts.append(_RUN.format(run=_run(request)))
+    if request.nodes > 1:
+        run = request.script.parent.parent
+        status = f"{quote(request.python)} -m pal status --json {quote(str(run))}"
+        parts.append(_CUT_OFF.format(status=status))
     if request.requeue:
         again = f"{quote(request.python)} -m pal submit --again {quote(str(request.script))}"
         parts.append(_AGAIN.format(again=f"{again} --system {system.name}"))
@@ -99,7 +114,7 @@ def _run(request: Request) -> str:
 def _launcher(request: Request) -> str:
     """Return what starts one agent on each node.
 
-    Only `--with-ft ulfm` of Open MPI 5 lets the others go on when a node is lost. A launcher with
+    Only `--with-ft ulfm` of Open MPI 5 lets the others go on when an agent dies. A launcher with
     words of its own is the user's, with {nodes} for their number.
     """
     if request.launcher == "mpirun":

@@ -70,7 +70,7 @@ def run(
     if as_json:
         view = JsonView(sys.stdout)
     else:
-        view = TerminalView(Console(), campaign.settings.name, campaign.directory)
+        view = TerminalView(_console(), campaign.settings.name, campaign.directory)
     try:
         campaign.run(_Quiet(view) if quiet else view)
     finally:
@@ -79,6 +79,13 @@ def run(
             _present(campaign.summary, as_json)
     if campaign.continues:
         raise typer.Exit(CONTINUES)
+
+
+def _console() -> Console:
+    """Return where a campaign is shown: in plain lines if nobody at a terminal sees it."""
+    from pal.transport.launch import has_feigned_terminal
+
+    return Console(force_terminal=False if has_feigned_terminal() else None)
 
 
 class _Quiet:
@@ -106,7 +113,7 @@ def _present(summary: Summary, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "summary", **summary.as_dict()}), flush=True)
     else:
-        render(summary, Console())
+        render(summary, _console())
 
 
 def status(

@@ -134,8 +134,8 @@ def remarks(fabric: Fabric, machines: Sequence[Machine]) -> list[str]:
     told = [bound_tightly(m, sum(m.host == other.host for other in machines)) for m in machines]
     if not fabric.survives:
         told.append(
-            f"{fabric.description}: the loss of a node ends the job, and `pal run` goes on with "
-            "it; with Open MPI 5, `mpirun --with-ft ulfm` lets the other nodes go on at once"
+            f"{fabric.description}: an agent that dies ends the job, and `pal run` goes on with "
+            "it; with Open MPI 5, `mpirun --with-ft ulfm` lets the other agents go on at once"
         )
     return [text for text in told if text]
 

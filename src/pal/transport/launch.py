@@ -6,7 +6,9 @@ A plain `pal run` needs no MPI and must not import it, so the environment is ask
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pal.errors import WorldError
@@ -51,6 +53,19 @@ def launched(environment: Mapping[str, str] | None = None) -> Launch | None:
             return None
         return Launch(launcher, int(found[rank]), count)
     return None
+
+
+def has_feigned_terminal() -> bool:
+    """Whether what looks like a terminal is one that a launcher gives to its ranks.
+
+    Open MPI's does so wherever its own output goes.
+    """
+    if launched() is None or not sys.stdout.isatty():
+        return False
+    with suppress(OSError):
+        output = os.readlink(f"/proc/{os.getppid()}/fd/1")
+        return not output.startswith(("/dev/pts/", "/dev/tty"))
+    return False
 
 
 def connect(launch: Launch) -> Fabric:

@@ -188,6 +188,7 @@ class MpiFabric(PacketFabric):
         if self._process is None:
             return
         if any(control is Control.EXPELLED for _, control in self.controls):
+            self._await_end()
             self._end_alone()
         farewell = Farewell(self, time.monotonic(), lost, self._patience)
         while (end := farewell.step(time.monotonic())) is None:
@@ -199,6 +200,15 @@ class MpiFabric(PacketFabric):
             self.abort(code or (1 if farewell.gave_up else 0))
         elif not self.survives:
             self._end_alone()  # to leave without MPI's own end is a failure there
+
+    def _await_end(self) -> None:
+        """Sleep until the others end the job, if it would end by the death of an expelled rank.
+
+        They may go on for days. That of the launcher ends this process, too.
+        """
+        flush()
+        while not self.survives:
+            time.sleep(_PATIENCE_WITH_MPI)
 
     def _end_alone(self) -> NoReturn:
         """End a rank whom nobody waits for; a death is what MPI can tell the others."""

@@ -20,11 +20,12 @@ export PAL_JOB_END=$(($(date +%s) + 93600))
 
 # The batch system signals this shell, which passes it on. What it starts is deaf to USR1 until it
 # listens itself: a signal at the very start must not kill it.
+cancelled=
 trap '' USR1
 mpirun --with-ft ulfm --map-by ppr:1:node --bind-to none -n 4 \
     /home/ada/venv/bin/python -m pal run pal.toml --nodes 4 --set stop.labels=300 --set 'name=two words' &
 trap 'kill -USR1 $! 2>/dev/null' USR1
-trap 'kill -TERM $! 2>/dev/null' TERM
+trap 'cancelled=1; kill -TERM $! 2>/dev/null' TERM
 wait $!
 code=$?
 # A signal interrupts `wait`, which then returns a number above 128.
@@ -32,6 +33,13 @@ while [ "$code" -gt 128 ] && kill -0 $! 2>/dev/null; do
     wait $!
     code=$?
 done
+
+# mpirun's code is 0, too, where it has lost a node and ended what ran on the others.
+if [ "$code" -eq 0 ] && [ -z "$cancelled" ] &&
+    /home/ada/venv/bin/python -m pal status --json /home/ada/ethanol/run | grep -Eq '"ended": (null|"SIGTERM)'; then
+    echo "error: the launcher ended before the campaign did; submitted again, it goes on" >&2
+    code=1
+fi
 
 # 75: the time was up before the campaign was complete. The next job goes on where it stood.
 if [ "$code" -eq 75 ]; then

@@ -17,10 +17,11 @@ export PAL_JOB_END=$(($(date +%s) + 7200))
 
 # The batch system signals this shell, which passes it on. What it starts is deaf to USR1 until it
 # listens itself: a signal at the very start must not kill it.
+cancelled=
 trap '' USR1
 /home/ada/venv/bin/python -m pal run pal.toml &
 trap 'kill -USR1 $! 2>/dev/null' USR1
-trap 'kill -TERM $! 2>/dev/null' TERM
+trap 'cancelled=1; kill -TERM $! 2>/dev/null' TERM
 wait $!
 code=$?
 # A signal interrupts `wait`, which then returns a number above 128.
