@@ -293,10 +293,12 @@ def end_launcher_later() -> None:
         if name.read().startswith("prte") and os.fork() == 0:
             os.closerange(0, os.sysconf("SC_OPEN_MAX"))
             with suppress(OSError):
-                for _ in range(_LAUNCHER_S_TIME):
-                    time.sleep(0.1)
-                    os.kill(launcher, 0)
-                os.kill(launcher, signal.SIGTERM)
+                # It takes a second one where it cannot reach its daemon on a node.
+                for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+                    for _ in range(_LAUNCHER_S_TIME):
+                        time.sleep(0.1)
+                        os.kill(launcher, 0)
+                    os.kill(launcher, number)
             os._exit(0)
 
 
