@@ -221,6 +221,11 @@ class Project:
     def tolerant(self, size: int = 4, words: Sequence[str] = ()) -> Job:
         return self.mpi(OPEN_MPI, size, *TOLERANT, words=words)
 
+    def stop(self) -> None:
+        """Ask the campaign to end, as an operator does from anywhere."""
+        asked = self.start(*OPEN_MPI.pal, "stop", "run")
+        assert asked.end() == 0, asked.output
+
     def wait_labels(self, job: Job, count: int) -> None:
         def enough() -> bool:
             assert job.process.poll() is None, job.output

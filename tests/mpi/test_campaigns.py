@@ -64,7 +64,7 @@ def test_a_node_that_is_killed_does_not_end_the_campaign(whom: str, project: Pro
 
 
 def test_a_frozen_node_is_given_up_and_told_to_end_when_it_comes_back(project: Project) -> None:
-    project.settings(labels=200, seconds=0.1, silence=2.0)
+    project.settings(labels=10_000, silence=2.0)
     job = project.tolerant(3)
     project.wait_labels(job, 10)
     frozen = job.agent(2)
@@ -73,20 +73,23 @@ def test_a_frozen_node_is_given_up_and_told_to_end_when_it_comes_back(project: P
     send(signal.SIGCONT, [frozen])
     eventually(lambda: frozen not in job.processes(), "the end of what was frozen")
     assert job.process.poll() is None
+    project.stop()
     assert job.end() == 0, job.output
     assert "the agent of rank 2" in job.output
     assert "goes on without it: its agent gave no sign of life for" in job.output
-    project.check(labels=200)
+    project.check(labels=10)
 
 
 def test_a_node_that_stays_frozen_does_not_outlive_the_campaign(project: Project) -> None:
-    project.settings(labels=100, seconds=0.1, silence=2.0)
+    project.settings(labels=10_000, silence=2.0)
     job = project.tolerant(3)
     project.wait_labels(job, 10)
     send(signal.SIGSTOP, [job.agent(2)])
+    eventually(lambda: lost(project), "the loss", 15.0)
+    project.stop()
     assert job.end() == 0, job.output
     assert lost(project) == [2]
-    project.check(labels=100)
+    project.check(labels=10)
 
 
 def test_a_slow_node_is_not_lost(project: Project) -> None:
@@ -230,8 +233,7 @@ def test_pal_stop_ends_all_nodes_in_good_order(
     project.settings(labels=10_000)
     job = project.mpi(mpi, 4, *options)
     project.wait_labels(job, 10)
-    stop = project.start(*OPEN_MPI.pal, "stop", "run")
-    assert stop.end() == 0, stop.output
+    project.stop()
     assert job.end() == 0, job.output
     assert "asked to stop by the operator" in job.output
     assert (project.run / "report.html").exists()
