@@ -42,6 +42,13 @@ while [ "$code" -gt 128 ] && kill -0 $! 2>/dev/null; do
 done
 """
 
+_COUNT = """\
+
+# A job that loses a node is followed by another one if it has brought labels.
+labels() {{ {status} 2>/dev/null | grep -o '"labelled": [0-9]*' | head -n 1; }}
+before=$(labels)
+"""
+
 _CUT_OFF = """\
 
 # mpirun's code is 0, too, where it has lost a node and ended what ran on the others.
@@ -49,12 +56,16 @@ if [ "$code" -eq 0 ] && [ -z "$cancelled" ] &&
     {status} | grep -Eq '"ended": (null|"SIGTERM)'; then
     echo "error: the launcher ended before the campaign did; submitted again, it goes on" >&2
     code=1
-fi
+{further}fi
+"""
+
+_FURTHER = """\
+    [ "$(labels)" = "$before" ] || code=75
 """
 
 _AGAIN = """\
 
-# 75: the time was up before the campaign was complete. The next job goes on where it stood.
+# 75: the job was over before the campaign was. The next one goes on where it stood.
 if [ "$code" -eq 75 ]; then
     {again} && exit 0
 fi
@@ -85,15 +96,22 @@ def text(request: Request, system: System) -> str:
     if request.python_path:
         parts.append(f"export PYTHONPATH={quote(request.python_path)}\n")
     parts.append(_END.format(seconds=request.seconds))
+    status = f"{quote(request.python)} -m pal status --json {quote(str(_directory(request)))}"
+    if request.nodes > 1 and request.requeue:
+        parts.append(_COUNT.format(status=status))
     parts.append(_RUN.format(run=_run(request)))
     if request.nodes > 1:
-        run = request.script.parent.parent
-        status = f"{quote(request.python)} -m pal status --json {quote(str(run))}"
-        parts.append(_CUT_OFF.format(status=status))
+        further = _FURTHER if request.requeue else ""
+        parts.append(_CUT_OFF.format(status=status, further=further))
     if request.requeue:
         again = f"{quote(request.python)} -m pal submit --again {quote(str(request.script))}"
         parts.append(_AGAIN.format(again=f"{again} --system {system.name}"))
     return "".join(parts) + 'exit "$code"\n'
+
+
+def _directory(request: Request) -> Path:
+    """Return the run directory, in whose folder `jobs` the script lies."""
+    return request.script.parent.parent
 
 
 def _directive(prefix: str, option: str) -> str:

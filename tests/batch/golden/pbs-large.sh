@@ -19,6 +19,10 @@ module load orca
 # PAL ends in good order before this time, in seconds since 1970.
 export PAL_JOB_END=$(($(date +%s) + 93600))
 
+# A job that loses a node is followed by another one if it has brought labels.
+labels() { /home/ada/venv/bin/python -m pal status --json /home/ada/ethanol/run 2>/dev/null | grep -o '"labelled": [0-9]*' | head -n 1; }
+before=$(labels)
+
 # The batch system signals this shell, which passes it on. What it starts is deaf to USR1 until it
 # listens itself: a signal at the very start must not kill it.
 cancelled=
@@ -40,9 +44,10 @@ if [ "$code" -eq 0 ] && [ -z "$cancelled" ] &&
     /home/ada/venv/bin/python -m pal status --json /home/ada/ethanol/run | grep -Eq '"ended": (null|"SIGTERM)'; then
     echo "error: the launcher ended before the campaign did; submitted again, it goes on" >&2
     code=1
+    [ "$(labels)" = "$before" ] || code=75
 fi
 
-# 75: the time was up before the campaign was complete. The next job goes on where it stood.
+# 75: the job was over before the campaign was. The next one goes on where it stood.
 if [ "$code" -eq 75 ]; then
     /home/ada/venv/bin/python -m pal submit --again /home/ada/ethanol/run/jobs/ethanol-1.sh --system pbs && exit 0
 fi
