@@ -307,6 +307,7 @@ def test_who_fails_with_old_orbitals_begins_from_scratch(orca, scratch, tmp_path
 
 
 def test_cp2k_runs_its_shell_and_ends_it(make, scratch):
+    before = set(psutil.Process().children())
     command = f"{sys.executable} {PROGRAMS_HERE / 'cp2k_shell.py'}"
     oracle = make("cp2k", command=command, max_force=1e3)
     boxed = {**BENT, "cell": np.eye(3) * 9.0, "pbc": np.ones(3, bool)}
@@ -318,7 +319,7 @@ def test_cp2k_runs_its_shell_and_ends_it(make, scratch):
     empty_scratch()
     with pytest.raises(LabelFailure, match=r"'cp2k' failed: (?s:.*)ABORT. SCF run NOT converged"):
         oracle.label({**boxed, "positions": SQUEEZED["positions"]})
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.filterwarnings("ignore:Could not determine USERSCR")
