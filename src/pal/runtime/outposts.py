@@ -49,21 +49,18 @@ class Outpost:
             if self._slots.due:
                 self._roads.wake_centre()
         else:
-            self._forget(message.rows.tolist(), ENDED if message.ended else ABSENT)
+            self._forget(message.rows, ENDED if message.ended else ABSENT)
 
     def lose(self, rank: int) -> None:
         """Let the exchange go on without the walkers of a node that is lost."""
         if rank == self._relay:
-            self._forget(list(range(self._rows.stop - self._rows.start)), ABSENT)
+            self._forget(np.arange(self._rows.stop - self._rows.start), ABSENT)
 
-    def _forget(self, rows: list[int], state: int) -> None:
+    def _forget(self, rows: NDArray[np.intp], state: int) -> None:
         assert self._roads.slots is not None
-        header = self._roads.slots.header
-        for row in rows:
+        for row in rows.tolist():
             self._waiting.pop(row, None)
-            place = self._rows.start + row
-            header["state"][place] = state
-            header["answered"][place] = header["sent"][place]
+        self._roads.slots.forget(self._rows.start + rows, state)
         self._roads.wake_centre()
 
     def answer(self) -> None:

@@ -28,8 +28,8 @@ class Releases:
     newest: dict[int, Weights] = field(default_factory=dict)
     labels: dict[int, int] = field(default_factory=dict)
     """For each member, how many labels its newest weights have learned from."""
-    _sent: dict[Station, int] = field(default_factory=dict)
-    """The version that is on its way to a predictor."""
+    _busy: set[Station] = field(default_factory=set)
+    """Predictors that have not yet taken what they were sent."""
     _late: dict[Station, set[int]] = field(default_factory=dict)
     """The members whose newest weights a predictor lacks."""
     _installed: dict[Station, int] = field(default_factory=dict)
@@ -57,13 +57,14 @@ class Releases:
         self.version += 1
         self.newest.update(members)
         self.labels.update(dict.fromkeys(members, labels))
-        for station in self._predictors():
+        predictors = self._predictors()
+        for station in predictors:
             self._owe(station, set(members))
-        self._pay(self._predictors())
+        self._pay(predictors)
 
     def welcome(self, station: Station) -> None:
         """Give a predictor that has just started all weights there are."""
-        self._sent.pop(station, None)
+        self._busy.discard(station)
         self._installed[station] = 0
         if station in self._predictors():
             self._owe(station, set(self.newest))
@@ -72,20 +73,20 @@ class Releases:
     def installed(self, station: Station, version: int) -> None:
         """Note that a predictor uses a version; send it what has come since."""
         self._installed[station] = version
-        self._sent.pop(station, None)
+        self._busy.discard(station)
         self._pay([station])
 
     def again(self) -> None:
         """Send anew what may have been on its way through a node that is lost."""
-        waiting = [station for station in self._predictors() if station in self._sent]
+        waiting = [station for station in self._predictors() if station in self._busy]
         for station in waiting:
-            del self._sent[station]
+            self._busy.remove(station)
             self._owe(station, set(self.newest))
         self._pay(waiting)
 
     def lost(self, station: Station) -> None:
         """Note that a predictor is gone, and does not hold the others back."""
-        self._sent.pop(station, None)
+        self._busy.discard(station)
         self._late.pop(station, None)
         self._installed.pop(station, None)
 
@@ -108,9 +109,9 @@ class Releases:
         """Send what they lack to predictors that have taken all before; alike ones together."""
         alike: dict[tuple[int, ...], list[Station]] = {}
         for station in stations:
-            if station in self._late and station not in self._sent:
+            if station in self._late and station not in self._busy:
                 members = tuple(sorted(self._late.pop(station)))
-                self._sent[station] = self.version
+                self._busy.add(station)
                 alike.setdefault(members, []).append(station)
         for members, together in alike.items():
             weights = {member: self.newest[member] for member in members}

@@ -52,11 +52,6 @@ class Seats:
         for group in groups:
             self._threads[group.node] += group.threads
 
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """All groups, without cores of their own."""
-        return tuple(self._groups)
-
     def by_hand(self, counts: Sequence[int] | None) -> Iterator[int]:
         """Yield the node of each worker where the settings say how many each node has."""
         for machine, count in zip(self.machines, counts or (), strict=False):
@@ -65,7 +60,7 @@ class Seats:
     def take(self, rank: int | None, jobs: Sequence[Job]) -> Group:
         """Seat a group on this node, or on the one with the most room."""
         group = Group(-1, tuple(jobs))
-        node = self._roomiest(group) if rank is None else rank
+        node = self.roomiest(group, self.able(group) or self.machines) if rank is None else rank
         place = node if self._several else None
         seated = Group(
             node, tuple(replace(self._with_device(job, node), node=place) for job in jobs)
@@ -74,9 +69,13 @@ class Seats:
         self._threads[node] += group.threads
         return seated
 
-    def _roomiest(self, group: Group) -> int:
-        able = [m for m in self.machines if m.devices or not group.needs_device] or self.machines
-        return min(able, key=lambda m: (self.load(m, group.threads), m.rank)).rank
+    def able(self, group: Group) -> list[Machine]:
+        """Return the nodes that have what a group needs."""
+        return [m for m in self.machines if m.devices or not group.needs_device]
+
+    def roomiest(self, group: Group, among: Sequence[Machine]) -> int:
+        """Return which of these nodes would be the emptiest with this group."""
+        return min(among, key=lambda m: (self.load(m, group.threads), m.rank)).rank
 
     def load(self, machine: Machine, more: int = 0) -> float:
         """Threads for each core of a node, with so many more."""
@@ -121,11 +120,11 @@ def relocate(
     for group in sorted(
         (group for group in groups if group.node == lost), key=lambda g: -g.threads
     ):
-        able = [m for m in left if m.devices or not group.needs_device]
-        optional = all(job.role == "oracle" for job in group.jobs)
-        room = [m for m in able if not optional or seats.load(m, group.threads) <= fullest]
+        room = seats.able(group)
+        if all(job.role == "oracle" for job in group.jobs):
+            room = [m for m in room if seats.load(m, group.threads) <= fullest]
         if room:
-            node = min(room, key=lambda m: (seats.load(m, group.threads), m.rank)).rank
+            node = seats.roomiest(group, room)
             moved.append(seats.take(node, [replace(job, cores=()) for job in group.jobs]))
         else:
             homeless += [job for job in group.jobs if job.process]

@@ -150,10 +150,10 @@ class Slots:
         """How many walkers wait for an answer."""
         return int(np.count_nonzero(self.header["sent"] != self.header["answered"]))
 
-    def forget(self, walkers: slice) -> None:
-        """Let the exchange go on without walkers whose host is gone."""
-        state = self.header["state"][walkers]
-        state[state == ALIVE] = ABSENT
+    def forget(self, walkers: slice | NDArray[np.intp], state: int = ABSENT) -> None:
+        """Let the exchange go on without walkers whose host is gone, or that have ended."""
+        states = self.header["state"]
+        states[walkers] = np.where(states[walkers] == ENDED, ENDED, state)
         self.header["answered"][walkers] = self.header["sent"][walkers]
 
     def columns(self, layout: Layout, feedback: bool, shift: int = 0) -> dict[str, Array]:
