@@ -68,6 +68,8 @@ class World:
     fabrics: list[InprocFabric]
     recruits: list[Recruit] = field(default_factory=list)
     hooks: list[Callable[[], None]] = field(default_factory=list)
+    stop: Callable[[], None] = lambda: None
+    """Asks the campaign to end."""
 
     @property
     def head(self) -> Any:
@@ -125,7 +127,7 @@ def run_on(
 ) -> tuple[Run, World]:
     """Run a toy campaign on so many nodes, and keep the error it may have raised."""
     work = campaign(directory, **sections)
-    world = World(InprocFabric.world(nodes))
+    world = World(InprocFabric.world(nodes), stop=work.stop)
     for rank in range(1, nodes):
         own = hello(rank, work.settings)
         own = wire.Hello(machine(rank, cores), own.version, own.digest)

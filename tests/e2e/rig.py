@@ -198,10 +198,8 @@ def trace(folder: Path, walkers: int) -> list[Array]:
 
 def versions(folder: Path, walkers: int) -> list[list[int]]:
     """The versions of the weights by which each walker was answered, as `toys.Informed` notes."""
-    return [
-        [int(line) for line in (folder / f"versions-{index}").read_text().split()]
-        for index in range(walkers)
-    ]
+    paths = [folder / f"versions-{index}" for index in range(walkers)]
+    return [[int(w) for w in p.read_text().split()] if p.exists() else [] for p in paths]
 
 
 @contextmanager
