@@ -9,6 +9,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,6 +212,17 @@ class FunctionOracle:
         self.label = function
 
 
+def close(kernels: Iterable[Any]) -> None:
+    """Let kernels that have a `close` do what they must before their process ends.
+
+    All of them do so; the first exception is raised afterwards.
+    """
+    with ExitStack() as last:
+        for kernel in kernels:
+            if callable(end := getattr(kernel, "close", None)):
+                last.callback(end)
+
+
 class Members:
     """A committee of models called one after the other."""
 
@@ -255,6 +267,10 @@ class Members:
         for model, part in zip(self._models, state, strict=True):
             if part is not None and hasattr(model, "set_state"):
                 model.set_state(part)
+
+    def close(self) -> None:
+        """Close each member."""
+        close(self._models)
 
 
 def build_committee(spec: KernelSpec, contexts: Sequence[Context], training: bool) -> Committee:

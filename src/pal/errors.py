@@ -63,6 +63,10 @@ class LabelFailure(PalError):  # noqa: N818 - the word of the glossary, and what
     """
 
 
+class InterfaceError(ContractError):
+    """A kernel written for the published interface broke it; that ends the campaign at once."""
+
+
 class LedgerError(PalError):
     """The run directory or its ledger cannot be used."""
 

@@ -344,7 +344,8 @@ class Selection:
 
     `candidates`: indices to be labelled. `uncertainty`: float array (n,). `trusted`: bool array
     (n,). `inputs` replaces the samples at `candidates` when the oracle should see something
-    else; `feedback` replaces the committee's mean on its way to the walkers.
+    else; `feedback` replaces the committee's mean on its way to the walkers, who hear of no
+    deviation (zeros) where it has other names or shapes.
     """
 
     candidates: Sequence[int] | Array

@@ -2,13 +2,14 @@
 
 A kernel is built as `Class(**options)`; if its `__init__` (or the factory function) takes a
 parameter named `context`, it also gets a `Context`. Every role may add `get_state` and
-`set_state` (see `Stateful`); it then survives a crash and a restart where it stood.
+`set_state` (see `Stateful`); it then survives a crash and a restart where it stood. Every role may
+add `close` (see `Closable`).
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
@@ -41,6 +42,10 @@ STOP: Final = Stop.STOP
 """Returned by a generator instead of a sample: please end the campaign in good order."""
 
 
+def _none() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Where a kernel finds itself. `index` counts the instances of its role from zero.
@@ -57,6 +62,11 @@ class Context:
     directory: Path
     device: str = "cpu"
     threads: int = 1
+    training: bool = False
+    """Whether this instance of a model is one that learns, in a trainer."""
+    news: Callable[[], bool] = _none
+    """For a model that trains: whether new labels, or the end, wait for it. `train` should then
+    yield soon; who trains for long between two yields may look here in between."""
 
 
 @runtime_checkable
@@ -186,6 +196,15 @@ class LearningSelector(Selector, Protocol):
 
     def learn(self, samples: Batch, labels: Batch, prediction: Prediction) -> None:
         """Compare n new labels with what the committee predicts before it has learnt them."""
+        ...
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A kernel that has something to do before its process ends in good order."""
+
+    def close(self) -> None:
+        """Write out, hang up, give back what others may wait for."""
         ...
 
 

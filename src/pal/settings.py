@@ -104,7 +104,7 @@ class ModelSettings(Kernel):
     device: Devices = Field(
         default="cpu",
         description="of the predictors: 'cpu', 'cuda' (any of the node's), 'cuda:0,1' (in turn), "
-        "or a list, one for each predictor",
+        "a list, one for each predictor, or 'all': every device is there, and the model chooses",
     )
     train_device: Devices = Field(default="cpu", description="of the trainers, as `device`")
 
@@ -338,9 +338,7 @@ def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Settin
         ) from error
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise SettingsError(f"{path} cannot be parsed: {error}") from error
-    for name, value in (overrides or {}).items():
-        _put(data, name, value)
-    settings = parse(data, str(path))
+    settings = parse(merged(data, overrides or {}), str(path))
     return _anchored(settings, path.resolve().parent)
 
 
@@ -357,13 +355,21 @@ def parse(data: Mapping[str, Any], source: str = "settings") -> Settings:
         raise SettingsError(f"{source}:\n  " + "\n  ".join(lines)) from error
 
 
-def _put(data: dict[str, Any], name: str, value: Any) -> None:
-    *sections, key = name.split(".")
-    for section in sections:
-        data = data.setdefault(section, {})
-        if not isinstance(data, dict):
-            raise SettingsError(f"{name} cannot be set: {section} is not a section")
-    data[key] = value
+def merged(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Set values by their dotted names ("oracle.workers") in plain data, and return it.
+
+    Raises:
+        SettingsError: a name leads into what is not a section.
+    """
+    for name, value in overrides.items():
+        *sections, key = name.split(".")
+        place = data
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise SettingsError(f"{name} cannot be set: {section} is not a section")
+        place[key] = value
+    return data
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

@@ -84,6 +84,7 @@ app.command()(campaign.status)
 app.command()(campaign.stop)
 app.command()(campaign.export)
 app.command()(project.kernels)
+app.command()(project.convert)
 app.command()(project.schema)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

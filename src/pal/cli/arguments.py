@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -12,13 +13,15 @@ import typer
 from pal.errors import SettingsError
 
 if TYPE_CHECKING:
+    from pal.compat.settings import Published
     from pal.ledger.directory import RunDirectory
+    from pal.settings import Settings
 
 SETTINGS = Path("pal.toml")
 """The settings file that is meant where none is named."""
 
 SettingsFile: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="SETTINGS", help="Settings file, TOML or JSON.")
+    Path, typer.Argument(metavar="SETTINGS", help="Settings file, TOML or JSON; or al_setting.py.")
 ]
 Target: TypeAlias = Annotated[
     Path,
@@ -60,6 +63,33 @@ def _value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 else text
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A settings file: what it says, where its kernels are at home, and how it said so.
+
+    `published`: the settings of the published interface, if it is one of those.
+    """
+
+    settings: Settings
+    home: Path
+    published: Published | None = None
+
+
+def read(path: Path, changes: Mapping[str, Any] | None = None) -> Read:
+    """Read a settings file of PAL, or of the published interface.
+
+    Raises:
+        SettingsError: naming the file, the key and the fix.
+    """
+    from pal.compat import settings as compat
+    from pal.settings import load
+
+    if not compat.is_published(path):
+        return Read(load(path, changes), path.resolve().parent)
+    settings, published = compat.read(path, changes)
+    return Read(settings, compat.base_of(path, published.usr_pkg), published)
+
+
 def run_directory(target: Path) -> RunDirectory:
     """Return the run directory that is meant: itself, or the one that settings name.
 
@@ -79,6 +109,4 @@ def run_directory(target: Path) -> RunDirectory:
         if directory.ledger.exists() or not (target / SETTINGS).is_file():
             return directory
         target = target / SETTINGS
-    from pal.settings import load
-
-    return RunDirectory(load(target).directory)
+    return RunDirectory(read(target).settings.directory)

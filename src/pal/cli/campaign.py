@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -13,10 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, Target, overrides, run_directory
+from pal.cli.arguments import (
+    SETTINGS,
+    Overrides,
+    SettingsFile,
+    Target,
+    overrides,
+    read,
+    run_directory,
+)
 from pal.errors import LedgerError, PalError
 
 if TYPE_CHECKING:
+    from pal.compat.settings import Published
     from pal.ledger.directory import RunDirectory
     from pal.monitor.metrics import Snapshot
     from pal.monitor.summary import Summary
@@ -54,31 +64,60 @@ def run(
     goes on later. Ctrl-C again stops at once. In a batch job it ends in time before the job
     does, with exit code 75: another job is to go on.
     """
+    code = start(settings, overrides(changes), fresh, as_json, quiet, nodes)
+    if code:
+        raise typer.Exit(code)
+
+
+def start(
+    path: Path,
+    changes: Mapping[str, Any],
+    fresh: bool = False,
+    as_json: bool = False,
+    quiet: bool = False,
+    nodes: int | None = None,
+) -> int:
+    """Run a campaign from its settings file; return the exit code.
+
+    Raises:
+        PalError: it could not start, or had to end by a failure.
+    """
     from pal.monitor.terminal import JsonView, TerminalView
     from pal.runtime.campaign import Campaign
     from pal.runtime.muster import decline
 
     try:
-        campaign = Campaign.from_file(
-            settings, fresh=fresh, overrides=overrides(changes), nodes=nodes
-        )
+        found = read(path, changes)
     except PalError as error:
         if decline(error):
-            raise typer.Exit(0) from error
+            return 0
         raise
+    settings = found.settings
+    campaign = Campaign.from_settings(settings, fresh=fresh, home=found.home, nodes=nodes)
     view: View
     if as_json:
         view = JsonView(sys.stdout)
     else:
-        view = TerminalView(_console(), campaign.settings.name, campaign.directory)
+        view = TerminalView(_console(), settings.name, settings.directory)
+    view = _Quiet(view) if quiet else view
+    if found.published is not None:
+        view = _with_buffers(view, found.published, settings.directory, fresh)
     try:
-        campaign.run(_Quiet(view) if quiet else view)
+        campaign.run(view)
     finally:
         # A campaign that had to end by a failure has a summary, too.
         if campaign.summary is not None:
             _present(campaign.summary, as_json)
-    if campaign.continues:
-        raise typer.Exit(CONTINUES)
+    return CONTINUES if campaign.continues else 0
+
+
+def _with_buffers(view: View, published: Published, directory: Path, fresh: bool) -> View:
+    """Let a campaign of the published interface read and write its buffer files."""
+    from pal.compat.buffers import BufferView, take_over
+
+    if not fresh and (text := take_over(published, directory)):
+        view.message(text)
+    return BufferView(view, published, directory)
 
 
 def _console() -> Console:

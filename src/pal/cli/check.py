@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, overrides
+from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, overrides, read
 
 if TYPE_CHECKING:
     from pal.cli.trial import Trial
@@ -38,10 +38,9 @@ def check(
     """Validate settings, try every kernel once in a process of its own, show the placement."""
     from pal.cli.trial import Trial
     from pal.runtime.placement import place, specs
-    from pal.settings import load
 
-    wanted = load(settings, overrides(changes))
-    home = settings.resolve().parent
+    found = read(settings, overrides(changes))
+    wanted, home = found.settings, found.home
     kernels = specs(wanted, (str(home),))
     console = Console()
     console.print(Text(f"{settings}: the settings are valid"), soft_wrap=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from pal.cli.arguments import Overrides, overrides
 from pal.errors import PalError, SettingsError
 
 if TYPE_CHECKING:
@@ -62,6 +63,30 @@ def init(
     typer.echo(f"wrote {', '.join(item.name for item in files)} into {directory}")
     command = "pip install -e '.[test]' && pytest" if template is Template.PLUGIN else "pal run"
     typer.echo(f"next: {'' if directory == Path('.') else f'cd {directory} && '}{command}")
+
+
+def convert(
+    settings: Annotated[
+        Path, typer.Argument(metavar="AL_SETTING", help="Settings of the published interface.")
+    ],
+    changes: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; else it is printed.")
+    ] = None,
+) -> None:
+    """Write the settings of the published PAL (al_setting.py) as those of this one."""
+    from pal.compat.convert import toml
+    from pal.compat.settings import is_published, native, published_of
+    from pal.ledger.directory import write_atomically
+
+    if not is_published(settings):
+        raise SettingsError(f"{settings} is no file with AL_SETTING: nothing to convert")
+    text = toml(native(published_of(settings, overrides(changes))), settings)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomically(output, text.encode())
+        typer.echo(f"wrote {output}; next: pal run {output}")
 
 
 def schema(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, overrides
+from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, overrides, read
 from pal.errors import LedgerDiskError, SettingsError
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def submit(
     """
     from pal.batch import script, systems
     from pal.batch.request import duration
-    from pal.settings import load
 
     chosen = systems.named(system) if system else systems.guess(shutil.which, os.environ)
     if again is not None:
@@ -92,7 +91,7 @@ def submit(
         raise SettingsError("--time is missing: say how long a job may take, e.g. --time 2h")
     seconds = duration(time)
     request = replace(
-        _request(settings.resolve(), load(settings, overrides(changes)), name, seconds),
+        _request(settings.resolve(), read(settings, overrides(changes)).settings, name, seconds),
         nodes=nodes,
         queue=partition,
         account=account,

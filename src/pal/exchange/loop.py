@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pal.errors import ContractError, Failure, ShapeError
 from pal.exchange.batching import Batching
-from pal.exchange.reduction import finite_rows, reduce
+from pal.exchange.reduction import beside, finite_rows, reduce
 from pal.exchange.walkers import Walkers
 from pal.records import Array, Batch, Feedbacks, Prediction, Sample, Selection, as_members
 from pal.roles import Selector
@@ -163,10 +163,12 @@ class Exchange:
         self._count(len(samples), selection)
         if len(selection.candidates):
             self._propose(who, samples, selection)
-        mean = prediction.mean if selection.feedback is None else selection.feedback
+        mean, deviation = prediction.mean, prediction.deviation
+        if selection.feedback is not None:
+            mean, deviation = selection.feedback, beside(deviation, selection.feedback)
         feedback = Feedbacks(
             mean,
-            prediction.deviation,
+            deviation,
             selection.uncertainty,
             np.asarray(selection.trusted, bool),
             prediction.version,

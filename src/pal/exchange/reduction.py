@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pal.errors import ShapeError
-from pal.records import Array, Batch, Label, Prediction, named, signature
+from pal.records import Array, Batch, Label, Prediction, named, signature, unnamed
 
 
 def reduce(members: Sequence[Batch], version: int = 0) -> Prediction:
@@ -28,6 +28,25 @@ def reduce(members: Sequence[Batch], version: int = 0) -> Prediction:
         for row, index in enumerate(indices):
             means[index], deviations[index] = mean[row], deviation[row]
     return Prediction(members, Batch(means), Batch(deviations), version)
+
+
+def beside(deviation: Batch, feedback: Batch) -> Batch:
+    """Return the deviation to go with a selector's feedback: zeros if it is of another shape."""
+    if feedback.uniform and deviation.uniform:
+        shapes = {name: column.shape for name, column in feedback.columns.items()}
+        if shapes == {name: column.shape for name, column in deviation.columns.items()}:
+            return deviation
+        return Batch.stacked({name: np.zeros(shape) for name, shape in shapes.items()})
+    fits = all(
+        named(a).keys() == named(b).keys()
+        and all(named(a)[name].shape == named(b)[name].shape for name in named(a))
+        for a, b in zip(deviation, feedback, strict=True)
+    )
+    return deviation if fits else Batch([_zeros(item) for item in feedback])
+
+
+def _zeros(item: Label) -> Label:
+    return unnamed({name: np.zeros(array.shape) for name, array in named(item).items()})
 
 
 def _reduce_uniform(members: Sequence[Batch]) -> tuple[Batch, Batch]:

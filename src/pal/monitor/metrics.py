@@ -30,6 +30,8 @@ class Snapshot:
     queued: int = 0
     running: int = 0
     labelled: int = 0
+    untaught: int = 0
+    """Labels that wait for the next round of training."""
     failed: int = 0
     dropped: int = 0
     epochs: int = 0

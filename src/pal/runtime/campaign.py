@@ -72,15 +72,22 @@ class Campaign:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, *, fresh: bool = False, home: Path | None = None
+        cls,
+        settings: Settings,
+        *,
+        fresh: bool = False,
+        home: Path | None = None,
+        nodes: int | None = None,
     ) -> Self:
         """Make a campaign from settings that were read before.
 
         `home`: where kernels are imported from, besides what is installed, and the working
-        directory of the workers; the settings file's folder, usually.
+        directory of the workers; the settings file's folder, usually. `nodes`: how many agents
+        there must be; without it, as many as the launcher started.
         """
         campaign = cls.__new__(cls)
         campaign._init(settings, fresh, () if home is None else (str(home),), home)
+        campaign._nodes = nodes
         return campaign
 
     @classmethod
@@ -94,15 +101,11 @@ class Campaign:
     ) -> Self:
         """Make a campaign from a settings file; kernels are looked for beside it, too.
 
-        `nodes`: how many agents there must be; without it, as many as the launcher started.
-
         Raises:
             SettingsError: naming the file, the key and the fix.
         """
         home = Path(path).resolve().parent
-        campaign = cls.from_settings(load(path, overrides), fresh=fresh, home=home)
-        campaign._nodes = nodes
-        return campaign
+        return cls.from_settings(load(path, overrides), fresh=fresh, home=home, nodes=nodes)
 
     def __iter__(self) -> Iterator[Happening]:
         """Run, and yield a `Snapshot` a second, failures and notes as they happen.

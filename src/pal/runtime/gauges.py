@@ -97,6 +97,7 @@ class Gauges:
             queued=counts.queued,
             running=counts.running,
             labelled=counts.labelled,
+            untaught=manager.training.untaught,
             failed=counts.failed + counts.quarantined,
             dropped=counts.dropped,
             epochs=counts.epochs,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pal.building import build_ensemble
+from pal.building import build_ensemble, close
 from pal.errors import ContractError, Failure, ShapeError
 from pal.exchange.walkers import Outbox
 from pal.records import Batch, Feedback, Feedbacks, Sample
@@ -196,6 +196,10 @@ class Pool:
             )
         )
         return False
+
+    def close(self) -> None:
+        """Let walkers end in good order."""
+        close(self._walkers if self._ensemble is None else [self._ensemble])
 
     def save(self) -> None:
         """Save the states of all walkers that have one."""

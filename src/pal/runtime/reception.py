@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
 from pal.controller import events as ev
-from pal.errors import Failure, KernelError, WorkerError
+from pal.errors import Failure, InterfaceError, KernelError, WorkerError
 from pal.ledger.directory import RunDirectory
 from pal.records import Sample
 from pal.runtime import messages as msg
@@ -86,6 +87,13 @@ class Reception:
     def _feed(self, event: ev.Event) -> None:
         self._session.feed(event)
 
+    def _report(self, failure: Failure) -> None:
+        """Make a failure known; it is the end where no other try could go better."""
+        self._session.report(failure)
+        if failure.kind == InterfaceError.__name__:
+            error = KernelError(str(replace(failure, traceback="")))
+            self._session.end(Outcome(str(error), True, error))
+
     def catch_up(self) -> None:
         """Hear what came before there was a manager."""
         held, self._held = self._held, []
@@ -97,7 +105,7 @@ class Reception:
         if station.job.role == "sampler":
             self._hear_sampler(news)
         elif isinstance(news, Died) and _cannot_start(news):
-            self._session.report(news.failure)
+            self._report(news.failure)
             error = KernelError(f"{station.job.name} cannot start: {news.failure.message}")
             self._session.end(Outcome(str(error), True, error))
         elif not self._session.directed:
@@ -113,7 +121,7 @@ class Reception:
         if isinstance(news, Said) and isinstance(news.message, msg.Proposal):
             self._session.direct(tuple(news.message.samples))
         elif isinstance(news, Died):
-            self._session.report(news.failure)
+            self._report(news.failure)
             if news.failure.kind == "crash" and not news.given_up:
                 return  # it starts again
             error = WorkerError(f"the initial samples could not be made: {news.failure.message}")
@@ -132,12 +140,12 @@ class Reception:
 
     def _on_refusal(self, _: Station, message: msg.LabelRefused) -> None:
         self._carrier.idle(message.oracle)
-        self._session.report(message.failure)
+        self._report(message.failure)
         failure = message.failure
         self._feed(ev.LabelFailed(self._clock, message.oracle, message.identity, failure))
 
     def _on_oracle_down(self, _: Station, message: msg.OracleDown) -> None:
-        self._session.report(self._lose_oracle(message.oracle, message.failure))
+        self._report(self._lose_oracle(message.oracle, message.failure))
 
     def _lose_oracle(self, oracle: int, failure: Failure) -> Failure:
         """Tell the manager of an oracle that is gone; return its failure with its sample."""
@@ -149,7 +157,9 @@ class Reception:
         return failure
 
     def _on_epoch(self, station: Station, message: msg.Epoch) -> None:
-        self.losses[station.job.index] = _mean_loss(message)
+        loss = _mean_loss(message)
+        if not math.isnan(loss):
+            self.losses[station.job.index] = loss
         self._feed(ev.EpochDone(self._clock, station.job.index))
 
     def _on_weights(self, station: Station, message: msg.NewWeights) -> None:
@@ -173,7 +183,7 @@ class Reception:
         self._feed(ev.QueueRanked(self._clock, ranked, order, dict(message.uncertainty)))
 
     def _on_failed(self, _: Station, message: msg.Failed) -> None:
-        self._session.report(message.failure)
+        self._report(message.failure)
         if message.failure.kind == "GivenUp":
             self._lose((message.failure.index,), message.failure)
 
@@ -202,7 +212,7 @@ class Reception:
 
     def _hear_death(self, station: Station, news: Died) -> None:
         failure = self._miss(station, news.failure)
-        self._session.report(failure)
+        self._report(failure)
         if news.given_up:
             self._given_up(station, failure)
 
@@ -231,7 +241,7 @@ class Reception:
 
     def hear_loss(self, news: NodeLost) -> None:
         """Go on without a node: its labels are queued again, its walkers go on elsewhere."""
-        self._session.report(news.failure)
+        self._report(news.failure)
         if news.moved:
             names = ", ".join(station.job.name for station in news.moved)
             self._session.say(f"started elsewhere: {names}", "warning")

@@ -57,6 +57,10 @@ class Channel(Protocol):
         """Sleep until `receive` may have something, at most so long; sends on meanwhile."""
         ...
 
+    def pending(self) -> bool:
+        """Whether `receive` may have something, without a wait."""
+        ...
+
     def flush(self) -> None:
         """Block until the other end has taken everything."""
         ...
@@ -212,6 +216,14 @@ class SocketChannel:
             if events & select.POLLOUT:
                 self.push()
 
+    def pending(self) -> bool:
+        """Whether `receive` may have something, without a wait."""
+        if self._ready or self._closed:
+            return True
+        poller = select.poll()
+        poller.register(self, select.POLLIN)
+        return bool(poller.poll(0))
+
     def flush(self) -> None:
         """Block until the other end has taken everything."""
         poller = select.poll()
@@ -269,6 +281,10 @@ class InprocChannel:
 
     def wait(self, seconds: float | None = None) -> None:
         """Nothing to wait for: both ends run in one thread."""
+
+    def pending(self) -> bool:
+        """Whether there is something."""
+        return bool(self._incoming or self._ends)
 
     def flush(self) -> None:
         """Nothing waits."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pal.building import build_committee
+from pal.building import build_committee, close
 from pal.errors import Failure
 from pal.exchange.loop import Exchange, Predicts
 from pal.exchange.walkers import LocalWalkers, SharedWalkers, Walkers
@@ -120,6 +120,7 @@ class ExchangeDesk:
         with suppress(EndedError):
             self._serve()
         self._save()
+        close(part for part in (self._pool, self._local, self._selector) if part is not None)
 
     def _serve(self) -> None:
         exchange = self._exchange

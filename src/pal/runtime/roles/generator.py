@@ -98,6 +98,7 @@ class Host:
             self._own.wait()
             if desk.has_mail() and self._shutdown():
                 self._pool.save()
+                self._pool.close()
                 return
             self._move_answered()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from pal.building import close
 from pal.roles import Oracle
 from pal.runtime.labels import calculate
 from pal.runtime.messages import LabelDone, LabelRefused, LabelTask, Shutdown
@@ -37,6 +38,7 @@ class OracleDesk:
                     self._save()
             elif isinstance(message, Shutdown):
                 self._save()
+                close([self._oracle])
                 return
 
     def _save(self) -> None:

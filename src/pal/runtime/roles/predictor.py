@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pal.building import build_committee
+from pal.building import build_committee, close
 from pal.records import Batch, Sample, as_members, named
 from pal.runtime.messages import Installed, NewWeights, Shutdown
 from pal.runtime.worker import Desktop
@@ -82,6 +82,7 @@ class PredictorDesk:
         desk.ready()
         while True:
             if desk.has_mail() and not self._read_mail():
+                close([self._committee])
                 return
             if self._post.requests.full:
                 self._answer(self._post.requests.get())

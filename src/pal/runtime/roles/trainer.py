@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pal.building import build_committee
+from pal.building import build_committee, close
 from pal.errors import NotFiniteError
 from pal.records import Dataset, LabelledSample, Metrics, Weights
 from pal.roles import Committee
@@ -55,7 +56,11 @@ class TrainerDesk:
     def _build(self, generation: int) -> Committee:
         job = self._desk.job
         contexts = [
-            self._desk.context("model", member, job.member_count, generation)
+            replace(
+                self._desk.context("model", member, job.member_count, generation),
+                training=True,
+                news=self._desk.channel.pending,
+            )
             for member in job.members
         ]
         return build_committee(job.kernels["model"], contexts, training=True)
@@ -87,7 +92,9 @@ class TrainerDesk:
                 channel.wait()
             while (message := channel.receive()) is not None:
                 if isinstance(message, Shutdown):
+                    self._close()
                     self._save()
+                    close([self._committee])
                     return
                 self._hear(message)
             if self._training is not None:
