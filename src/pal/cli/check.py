@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pal.cli.arguments import SETTINGS, Overrides, SettingsFile, overrides, read
+from pal.cli.arguments import SETTINGS, Overrides, Read, SettingsFile, overrides, read
 
 if TYPE_CHECKING:
     from pal.cli.trial import Trial
@@ -36,10 +37,18 @@ def check(
     ] = None,
 ) -> None:
     """Validate settings, try every kernel once in a process of its own, show the placement."""
+    with TemporaryDirectory(prefix="pal-check-") as folder:
+        found = read(settings, overrides(changes))
+        if found.published is not None:  # whose kernels write where the settings tell them to
+            found = read(settings, {**overrides(changes), "result_dir": folder})
+        _try(settings, found, deadline, _machines(nodes, cores_per_node, gpus_per_node))
+
+
+def _try(settings: Path, found: Read, deadline: float, machines: list[Machine]) -> None:
+    """Try the kernels, and print what came of it and where they would be placed."""
     from pal.cli.trial import Trial
     from pal.runtime.placement import place, specs
 
-    found = read(settings, overrides(changes))
     wanted, home = found.settings, found.home
     kernels = specs(wanted, (str(home),))
     console = Console()
@@ -48,7 +57,6 @@ def check(
     trial.run()
     console.print()
     console.print(_table(trial))
-    machines = _machines(nodes, cores_per_node, gpus_per_node)
     _print_placement(place(wanted, wanted.directory, kernels, machines=machines), console)
     for remark in trial.remarks:
         console.print(Text.assemble(("remark: ", "yellow"), remark), soft_wrap=True)

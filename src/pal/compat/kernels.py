@@ -52,8 +52,7 @@ class Generator:
     def __init__(
         self, context: Context, module: str, result_dir: str, rank: int, save_interval: float
     ) -> None:
-        make = modules.member(Path(module), "UserGene")
-        self._gene = make(rank + context.index, result_dir)
+        self._gene = _made(module, "UserGene", rank + context.index, result_dir)
         self._interval = save_interval
         self._saved_at = time.monotonic()
         self._last: Array | None = None
@@ -122,12 +121,11 @@ class Model:
         gpu_ml: Sequence[int] = (),
         shared: bool = False,
     ) -> None:
-        make = modules.member(Path(module), "UserModel")
         self._trains = context.training
         first, devices = (train_rank, gpu_ml) if self._trains else (rank, gpu_pred)
         device = devices[context.index % len(devices)] if devices else 0
         mode = "train" if self._trains else "predict"
-        self._model = make(first + context.index, result_dir, device, mode)
+        self._model = _made(module, "UserModel", first + context.index, result_dir, device, mode)
         self._news = context.news
         self._slice = SLICE if shared else math.inf
         self._seen: set[int] = set()
@@ -249,7 +247,7 @@ class Oracle:
     ) -> None:
         index = context.index
         own = rank + index if index < count else total + index - count
-        self._oracle = modules.member(Path(module), "UserOracle")(own, result_dir)
+        self._oracle = _made(module, "UserOracle", own, result_dir)
         self._folder = os.getcwd()
 
     def label(self, sample: Array) -> Array:
@@ -356,6 +354,12 @@ def _key(array: Array) -> bytes:
     """The same for arrays of the same numbers, whatever their dtype."""
     kind = np.complex128 if array.dtype.kind == "c" else np.float64
     return array.astype(kind).tobytes()
+
+
+def _made(module: str, name: str, rank: int, result_dir: str, *more: Any) -> Any:
+    """Make one of the user's objects; the folder it is to write into is there."""
+    Path(result_dir).mkdir(parents=True, exist_ok=True)
+    return modules.member(Path(module), name)(rank, result_dir, *more)
 
 
 def _stop_run(kernel: Any) -> None:

@@ -41,7 +41,7 @@ class UserModel:
         end = time.monotonic() + 20
         while not req_data.Test() and time.monotonic() < end:
             time.sleep(0.001)
-        self.weights = self.weights + [0.0, 1.0]
+        self.weights = self.weights + np.array([0.0, 1.0])
         self.note("retrained", [len(self.points), req_data.Test()])
         return False
 

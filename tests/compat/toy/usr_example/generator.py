@@ -1,3 +1,5 @@
+"""The toy of the publication (arXiv 2412.00401, SI S3 to S7), typed in from its text."""
+
 import os
 import pickle
 
@@ -9,7 +11,7 @@ class UserGene(object):
         self.rank = rank
         self.result_dir = result_dir
         self.counter = 0
-        self.limit = int(os.environ.get("TOY_LIMIT", 300000)) + self.rank
+        self.limit = int(os.environ.get("TOY_LIMIT", 300000)) + self.rank  # for tests
         self.state = np.random.randn(4)
         self.history = [[]]
         self.save_path = os.path.join(self.result_dir, f"generator_data_{rank}")

@@ -1,3 +1,5 @@
+"""The toy of the publication (arXiv 2412.00401, SI S3 to S7), typed in from its text."""
+
 import numpy as np
 
 
