@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -135,7 +135,7 @@ class Probe:
     def _context(self, index: int = 0) -> Context:
         task = self.task
         folder = self.folder / f"{task.spec.role}-{index}"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         seed = task.seed + index
         return Context(task.spec.role, index, task.count, seed, folder, task.device, task.threads)
 
@@ -233,13 +233,29 @@ class Probe:
         task = self.task
         if not task.training or task.sample is None or task.label is None:
             return
+        trainer = self._trainer()
         dataset = [LabelledSample(0, task.sample, task.label)]
-        training = iter(committee.train([dataset] * task.members))
+        training = iter(trainer.train([dataset] * task.members))
         self._call("train one epoch", lambda: next(training, None), _metrics)
         if hasattr(training, "close"):
             training.close()
-        weights = self._call("get_weights", committee.get_weights, _size)
-        self._call("set_weights", lambda: committee.set_weights(0, weights[0]))
+        weights = self._call("get_weights", trainer.get_weights, _size)
+
+        def hand_over() -> None:
+            for member, arrays in enumerate(weights):
+                committee.set_weights(member, arrays)
+
+        self._call("set_weights", hand_over)
+
+    def _trainer(self) -> Any:
+        """Build the members anew, as a trainer has them; who looks for news is told at once."""
+        contexts = [
+            replace(self._context(index), training=True, news=lambda: True)
+            for index in range(self.task.members)
+        ]
+        trainer = build_committee(self.task.spec, contexts, training=True)
+        self._load(trainer)
+        return trainer
 
 
 _OURS: Final = tuple(str(Path(__file__).parents[1] / name) for name in ("cli", "runtime"))

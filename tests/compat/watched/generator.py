@@ -1,11 +1,11 @@
-"""Deterministic walkers that write down what they hear. LIMIT is replaced by tests."""
+"""Deterministic walkers that write down what they hear. Tests change LIMIT."""
 
 import json
 import os
 
 import numpy as np
 
-LIMIT = 200
+LIMIT = 10**9
 
 
 class UserGene:
