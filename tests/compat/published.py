@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,16 @@ class Folder:
         self, program: str, *arguments: str, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run PAL to its end."""
+        return self.start(self.command(program, *arguments), {**os.environ, **environment}, cwd)
+
+    def start(
+        self, command: list[str], environment: Mapping[str, str], cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command here to its end."""
         return subprocess.run(
-            self.command(program, *arguments),
+            command,
             cwd=cwd or self.path,
-            env={**os.environ, **environment},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=120,

@@ -82,10 +82,15 @@ def start(
     Raises:
         PalError: it could not start, or had to end by a failure.
     """
+    from pal.compat.ranks import superfluous
+    from pal.compat.settings import is_published
     from pal.monitor.terminal import JsonView, TerminalView
     from pal.runtime.campaign import Campaign
     from pal.runtime.muster import decline
 
+    console = _console()
+    if is_published(path) and superfluous():
+        return 0
     try:
         found = read(path, changes)
     except PalError as error:
@@ -98,7 +103,7 @@ def start(
     if as_json:
         view = JsonView(sys.stdout)
     else:
-        view = TerminalView(_console(), settings.name, settings.directory)
+        view = TerminalView(console, settings.name, settings.directory)
     view = _Quiet(view) if quiet else view
     if found.published is not None:
         view = _with_buffers(view, found.published, settings.directory, fresh)
