@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pal.building import Members
 from pal.compat import contract, modules
 from pal.errors import InterfaceError
 from pal.records import (
@@ -147,6 +148,11 @@ class Model:
         answer = self._model.predict(given)
         return contract.arrays(answer, "predict", "data_to_gene_list", len(given))
 
+    @classmethod
+    def committee(cls, models: Sequence[Model]) -> Committee:
+        """Join the models of one process."""
+        return Committee(models)
+
     def set_weights(self, weights: Weights) -> None:
         """Hand the model the weights of its counterpart in training."""
         flat = np.array(weights["weights"])
@@ -211,6 +217,19 @@ class Model:
     def close(self) -> None:
         """Tell it that the workflow shuts down."""
         _stop_run(self._model)
+
+
+class Committee(Members):
+    """The models of one process: what they predict is put together in one go."""
+
+    def predict(self, samples: Batch) -> Any:
+        """Ask each model; return an array (members, n, size), or lists where sizes differ."""
+        answers = super().predict(samples)
+        rows = [row for answer in answers for row in answer]
+        size = rows[0].size
+        if any(row.size != size for row in rows):
+            return answers
+        return np.concatenate(rows).reshape(len(answers), len(samples), size)
 
 
 class Request:
