@@ -77,6 +77,14 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
+class Distrusted:
+    """A member with the weights of this version has predicted nothing but NaN from the first."""
+
+    member: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class RankSamples:
     """Judge these queued samples with the newest models."""
 

@@ -75,6 +75,7 @@ class Reception:
             msg.RoundDone: self._on_round_done,
             msg.Installed: self._on_installed,
             msg.Ranked: self._on_ranked,
+            msg.Distrusted: lambda _, m: releases.distrust(m.member, m.version),
             msg.StopAsked: lambda _, m: session.request_stop(m.reason, patient=True),
             msg.Failed: self._on_failed,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +29,13 @@ class Releases:
     newest: dict[int, Weights] = field(default_factory=dict)
     labels: dict[int, int] = field(default_factory=dict)
     """For each member, how many labels its newest weights have learned from."""
+    _before: dict[int, tuple[Weights, int]] = field(default_factory=dict)
+    """Of each member the weights before the newest, and their labels: a committee more in memory,
+    for the case that the newest give nothing but NaN."""
+    _since: dict[int, int] = field(default_factory=dict)
+    """The version with which the newest weights of each member came."""
+    _taken_back: set[int] = field(default_factory=set)
+    """Members whose trainer has sent none since its last ones were taken back."""
     _busy: set[Station] = field(default_factory=set)
     """Predictors that have not yet taken what they were sent."""
     _late: dict[Station, set[int]] = field(default_factory=dict)
@@ -54,13 +62,46 @@ class Releases:
 
     def release(self, members: Mapping[int, Weights], labels: int) -> None:
         """Number new weights and pass them on."""
+        self._taken_back.difference_update(members)
+        self._pass_on(members, labels)
+
+    def _pass_on(self, members: Mapping[int, Weights], labels: int) -> None:
         self.version += 1
-        self.newest.update(members)
-        self.labels.update(dict.fromkeys(members, labels))
+        for member, weights in members.items():
+            if member in self.newest:
+                self._before[member] = self.newest[member], self.labels.get(member, 0)
+            self.newest[member], self.labels[member] = weights, labels
+            self._since[member] = self.version
         predictors = self._predictors()
         for station in predictors:
             self._owe(station, set(members))
         self._pay(predictors)
+
+    def distrust(self, member: int, version: int) -> None:
+        """Take back weights that give nothing but NaN: those before them are the newest again.
+
+        They are not kept on disk either, so that no later session starts from them.
+        """
+        since = self._since.get(member, 0)
+        if since > version or member not in self.newest or member in self._taken_back:
+            return  # it has others already, or something else than its weights is wrong
+        self._taken_back.add(member)
+        del self.newest[member]
+        labels = self.labels.pop(member, 0)
+        if self._stored >= max(1, since):
+            self.settle()
+            shutil.rmtree(self.models / _folder(self._stored), ignore_errors=True)
+            self._stored = 0
+        earlier = self._before.pop(member, None) or self._on_disk(member, labels)
+        if earlier is not None:
+            self._pass_on({member: earlier[0]}, earlier[1])
+
+    def _on_disk(self, member: int, labels: int) -> tuple[Weights, int] | None:
+        for folder in reversed(stored(self.models)):
+            weights = fetch(folder).get(member)
+            if weights is not None:
+                return weights, min(labels, int(facts(folder)["labels"]))
+        return None
 
     def welcome(self, station: Station) -> None:
         """Give a predictor that has just started all weights there are."""
@@ -130,7 +171,7 @@ class Releases:
             return
         self.settle()
         known = {"version": self.version, "labels": min(self.labels.values(), default=0)}
-        folder = self.models / f"v{self.version:06d}"
+        folder = self.models / _folder(self.version)
         thread = ThreadPoolExecutor(1, "weights")
         self._storing = thread.submit(store, folder, dict(self.newest), known)
         thread.shutdown(wait=False)
@@ -145,3 +186,7 @@ class Releases:
         storing, self._storing = self._storing, None
         if storing is not None:
             storing.result()
+
+
+def _folder(version: int) -> str:
+    return f"v{version:06d}"

@@ -23,6 +23,7 @@ from pal.runtime.messages import (
 )
 from pal.runtime.weights import fetch, stored
 from pal.runtime.worker import Desktop
+from pal.transport.board import TRAIN
 
 
 def resampled(data: Sequence[LabelledSample], member: int, seed: int) -> Dataset:
@@ -86,6 +87,7 @@ class TrainerDesk:
             if self._training is None:
                 channel.wait()
             while (message := channel.receive()) is not None:
+                self._desk.meter.beat()
                 if isinstance(message, Shutdown):
                     self._save()
                     return
@@ -120,7 +122,7 @@ class TrainerDesk:
         """Train one epoch; pass on metrics and, every so often, weights."""
         assert self._training is not None
         meter = self._desk.meter
-        meter.begin()
+        meter.begin(TRAIN)
         try:
             metrics = next(self._training, None)
         finally:
