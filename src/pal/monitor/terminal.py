@@ -197,15 +197,22 @@ def _explored(snapshot: Snapshot) -> list[tuple[str, str, str]]:
         (figure(snapshot.rate), "samples/s", ""),
         (f"{snapshot.samples:,}", "samples", ""),
         (f"{snapshot.rounds:,}", "rounds", ""),
+        *_rejected(snapshot),
     ]
 
 
+def _rejected(snapshot: Snapshot) -> list[tuple[str, str, str]]:
+    return [(f"{snapshot.rejected:,}", "rejected", "yellow")] if snapshot.rejected else []
+
+
 def _labels(snapshot: Snapshot) -> list[tuple[str, str, str]]:
+    failed = snapshot.failed - snapshot.quarantined
     return [
         (f"{snapshot.labelled:,}", "done", ""),
         (f"{snapshot.running:,}", "running", ""),
         (f"{snapshot.queued:,}", "waiting", ""),
-        (f"{snapshot.failed:,}", "failed", "red" if snapshot.failed else ""),
+        (f"{failed:,}", "failed", "red" if failed else ""),
+        *([(f"{snapshot.quarantined:,}", "quarantined", "red")] if snapshot.quarantined else []),
         (f"{snapshot.dropped:,}", "dropped", ""),
     ]
 
@@ -232,10 +239,11 @@ def _line(snapshot: Snapshot) -> str:
     labels = ", ".join(f"{number} {what}" for number, what, _ in _labels(snapshot))
     training = ", ".join(f"{number} {what}" for number, what, _ in _training(snapshot))
     rate = figure(snapshot.rate)
+    rejected = "".join(f", {number} {what}" for number, what, _ in _rejected(snapshot))
     parts = [
         f"[{duration(snapshot.time)}] {snapshot.phase}",
         f"{snapshot.samples:,} samples ({rate}/s, {percent(snapshot.uncertain_fraction)} "
-        "uncertain)",
+        f"uncertain{rejected})",
         f"labels: {labels}",
         f"training: {training}",
     ]

@@ -113,6 +113,8 @@ class Reception:
             return  # it has done its work, and may have been killed after it
         if isinstance(news, Said) and isinstance(news.message, msg.Proposal):
             self._session.direct(tuple(news.message.samples))
+        elif isinstance(news, Said) and isinstance(news.message, msg.Failed):
+            self._session.report(news.message.failure)
         elif isinstance(news, Died):
             self._session.report(news.failure)
             if news.failure.kind == "crash" and not news.given_up:

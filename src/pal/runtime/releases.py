@@ -151,7 +151,8 @@ class Releases:
         alike: dict[tuple[int, ...], list[Station]] = {}
         for station in stations:
             if station in self._late and station not in self._busy:
-                members = tuple(sorted(self._late.pop(station)))
+                # Without those whose weights were taken back meanwhile.
+                members = tuple(sorted(self._late.pop(station) & self.newest.keys()))
                 self._busy.add(station)
                 alike.setdefault(members, []).append(station)
         for members, together in alike.items():
