@@ -19,7 +19,16 @@ from pal.exchange.batching import Batching
 from pal.exchange.reduction import finite_rows, lifeless, reduce
 from pal.exchange.screening import Screening
 from pal.exchange.walkers import Walkers
-from pal.records import Array, Batch, Feedbacks, Prediction, Sample, Selection, as_members
+from pal.records import (
+    Array,
+    Batch,
+    Feedbacks,
+    Prediction,
+    Refusal,
+    Sample,
+    Selection,
+    as_members,
+)
 from pal.roles import Selector
 from pal.transport.board import PREDICT, Meter
 
@@ -204,25 +213,24 @@ class Exchange:
 
     def _judge(self, who: NDArray[np.intp], samples: Batch, prediction: Prediction) -> None:
         if self.screening is not None:
-            strayed = self.screening.screen.outside(samples, prediction.mean)
-            if strayed:
-                kept = self._turn_back(who, strayed)
+            exploded = self.screening.screen.exploded(prediction.mean)
+            if exploded:
+                kept = self._turn_back(who, exploded)
                 who, samples, prediction = who[kept], samples.take(kept), prediction.take(kept)
             if not len(who):
                 return
         selection = checked(self.selector.select(samples, prediction), len(samples))
         self._count(len(samples), selection)
-        refused = self._propose(who, samples, selection) if len(selection.candidates) else {}
+        overlapping = self._propose(who, samples, selection) if len(selection.candidates) else {}
         mean = prediction.mean if selection.feedback is None else selection.feedback
+        trusted = np.asarray(selection.trusted, bool)
+        if self.screening is not None:
+            trusted = self.screening.within(samples, trusted)
         feedback = Feedbacks(
-            mean,
-            prediction.deviation,
-            selection.uncertainty,
-            np.asarray(selection.trusted, bool),
-            prediction.version,
+            mean, prediction.deviation, selection.uncertainty, trusted, prediction.version
         )
-        if refused:
-            kept = self._turn_back(who, refused)
+        if overlapping:
+            kept = self._turn_back(who, overlapping)
             who, feedback = who[kept], feedback.take(kept)
             if not len(who):
                 return
@@ -234,9 +242,16 @@ class Exchange:
     def _turn_back(self, who: NDArray[np.intp], reasons: Mapping[int, str]) -> NDArray[np.intp]:
         """Send walkers back whose samples, at these places, are unphysical; return the others."""
         assert self.screening is not None
-        gone = who[sorted(reasons)]
-        self.screening.note(self._walkers(gone).tolist(), [reasons[i] for i in sorted(reasons)])
-        self.walkers.reject(gone)
+        places = sorted(reasons)
+        gone = who[places]
+        self.screening.note(
+            self._walkers(gone).tolist(),
+            [
+                f"{reasons[place]}; its walker goes back to its last saved state"
+                for place in places
+            ],
+        )
+        self.walkers.reject(gone, Refusal.UNPHYSICAL)
         return np.array([place for place in range(len(who)) if place not in reasons], np.intp)
 
     def go_on(self) -> None:
@@ -275,7 +290,7 @@ class Exchange:
                     f"{reason}; expected finite numbers; it goes back to its last saved state",
                 )
             )
-        self.walkers.reject(who)
+        self.walkers.reject(who, Refusal.BROKEN)
 
     def _count(self, size: int, selection: Selection) -> None:
         meter = self.meter
@@ -287,23 +302,27 @@ class Exchange:
     def _propose(
         self, who: NDArray[np.intp], samples: Batch, selection: Selection
     ) -> dict[int, str]:
-        """Offer what may be offered; return the places of samples that are unphysical, and why."""
+        """Offer what may be offered; return the places of samples with overlapping atoms."""
         free = self.desk.free()
         chosen = np.asarray(selection.candidates, np.intp)
         if self.screening is None or not free:
             self.meter.add("skipped", max(0, len(chosen) - free))
             chosen = chosen[:free]
         inputs = samples.take(chosen) if selection.inputs is None else selection.inputs
-        kept, refused = list(range(len(chosen))), dict[int, str]()
-        if self.screening is not None:
-            kept, refused = self.screening.sieve(inputs, min(free, len(chosen)))
-            self.meter.add("skipped", len(chosen) - len(kept) - len(refused))
+        kept, overlapping = list(range(len(chosen))), dict[int, str]()
+        if self.screening is not None and len(chosen):
+            found = self.screening.sieve(inputs, free)
+            kept, overlapping = found.kept, found.overlapping
+            strays = [int(chosen[place]) for place in found.outside]
+            self.screening.note(self._walkers(who[strays]).tolist(), [*found.outside.values()])
+            met = len(kept) + len(overlapping) + len(strays)
+            self.meter.add("skipped", len(chosen) - met)
         if kept:
             offered = chosen[kept]
             walkers = self._walkers(who[offered])
             uncertainty = selection.uncertainty[offered]
             self.desk.propose([inputs[i] for i in kept], walkers, uncertainty, self.version)
-        return {int(chosen[place]): reason for place, reason in refused.items()}
+        return {int(chosen[place]): reason for place, reason in overlapping.items()}
 
     def _walkers(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         return rows if self.numbers is None else self.numbers[rows]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pal.errors import Failure
 from pal.records import Batch, Sample
@@ -21,8 +24,12 @@ _SELDOM = 60.0
 class Screen(Protocol):
     """Tells what is unphysical about samples; see `pal.kernels.selectors.parts.screen`."""
 
-    def outside(self, samples: Batch, mean: Batch | None) -> Mapping[int, str]:
-        """Say of those samples that are out of bounds, or whose forces exploded, what is wrong."""
+    def exploded(self, mean: Batch) -> Mapping[int, str]:
+        """Say of those samples whose predicted forces exploded what is wrong."""
+        ...
+
+    def outside(self, samples: Batch) -> Mapping[int, str]:
+        """Say of those samples that are out of bounds what is wrong."""
         ...
 
     def overlap(self, sample: Sample) -> str:
@@ -31,8 +38,17 @@ class Screen(Protocol):
 
 
 @dataclass(slots=True)
+class Sieved:
+    """Candidates by their places: those to keep, and what is wrong with others."""
+
+    kept: list[int] = field(default_factory=list)
+    outside: dict[int, str] = field(default_factory=dict)
+    overlapping: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Screening:
-    """Counts rejected samples, and reports one of them now and then."""
+    """Sorts candidates out, counts rejected samples, and reports one of them now and then."""
 
     screen: Screen
     meter: Meter
@@ -40,39 +56,39 @@ class Screening:
     _untold: int = 0
     _tell_at: float = 0.0
 
-    def sieve(self, candidates: Sequence[Sample], most: int) -> tuple[list[int], dict[int, str]]:
-        """Return the places of up to `most` candidates without overlapping atoms.
-
-        And, for those met on the way that have some, the reason.
-        """
-        kept: list[int] = []
-        refused: dict[int, str] = {}
+    def sieve(self, candidates: Sequence[Sample], most: int) -> Sieved:
+        """Look at candidates until so many are found to keep."""
+        found = Sieved()
+        outside = self.screen.outside(Batch(candidates))
         for place, sample in enumerate(candidates):
-            if len(kept) == most:
+            if len(found.kept) == most:
                 break
-            reason = self.screen.overlap(sample)
-            if reason:
-                refused[place] = reason
+            if place in outside:
+                found.outside[place] = outside[place]
+            elif reason := self.screen.overlap(sample):
+                found.overlapping[place] = reason
             else:
-                kept.append(place)
-        return kept, refused
+                found.kept.append(place)
+        return found
+
+    def within(self, samples: Batch, trusted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which samples are trusted without those that are out of bounds."""
+        outside = self.screen.outside(samples)
+        if not outside:
+            return trusted
+        less = trusted.copy()
+        less[list(outside)] = False
+        return less
 
     def note(self, walkers: Sequence[int], reasons: Sequence[str]) -> None:
         """Count samples of these walkers as rejected, for these reasons."""
         self.meter.add("rejected", len(walkers))
         self._untold += len(walkers)
         now = time.monotonic()
-        if now < self._tell_at:
+        if not self._untold or now < self._tell_at:
             return
         self._tell_at = now + _SELDOM
         more = f"; {self._untold - 1} more since the last report" if self._untold > 1 else ""
         self._untold = 0
-        self.report(
-            Failure(
-                "generator",
-                walkers[-1],
-                UNPHYSICAL,
-                f"{reasons[-1]}; the sample is rejected, and its walker goes back to its last "
-                f"saved state (selector.reject){more}",
-            )
-        )
+        text = f"its sample is rejected (selector.reject): {reasons[-1]}{more}"
+        self.report(Failure("generator", walkers[-1], UNPHYSICAL, text))

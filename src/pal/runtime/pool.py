@@ -14,11 +14,11 @@ import numpy as np
 from pal.building import build_ensemble
 from pal.errors import ContractError, Failure, ShapeError
 from pal.exchange.walkers import Outbox
-from pal.records import Batch, Feedback, Feedbacks, Sample
+from pal.records import Batch, Feedback, Feedbacks, Refusal, Sample
 from pal.roles import STOP, Ensemble, Generator, Stop
 
 _STEADY = 10
-"""Steps after which a walker that was sent back has come away from where it failed."""
+"""Steps after which a walker that was sent back has come away from there."""
 
 
 class Reporter(Protocol):
@@ -57,14 +57,14 @@ class Pool:
     """Walkers by their rows; outside they have the numbers `walkers`.
 
     Each moves by itself, or all that are asked to move do so in one call, where their class
-    offers an `ensemble`. A walker whose step raises, or that is sent back because its sample or
-    prediction is not finite or not physical, is built anew and takes up its last saved state; so
-    are all walkers of a call to the ensemble that raises.
+    offers an `ensemble`. A walker whose step raises, or that is sent back because of a sample or
+    prediction that is not finite, is built anew and takes up its last saved state; so are all
+    walkers of a call to the ensemble that raises. One that fails more than `restarts` times
+    within an hour is given up.
 
-    A walker that is sent back has explored where nobody should go, and may go on doing so. Only
-    where it is sent back again within its next `_STEADY` steps has it failed: then it leaves its
-    saved state behind, which led there. A walker that fails more than `restarts` times within an
-    hour is given up. `beat` is called after each walker's own step.
+    A walker that is sent back from where nothing is physical has not failed. If it is there again
+    within its next `_STEADY` steps, it leaves its saved state behind, which led there.
+    `beat` is called after each walker's own step.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Pool:
         self._restarts = restarts
         self._beat = beat
         self._unsteady: dict[int, int] = {}
-        """For walkers that were sent back, how many steps they have to make to be steady again."""
+        """For walkers that were sent back, how many steps are left until they are steady again."""
         self._states: dict[int, bytes] = {}
         self._failures: dict[int, deque[float]] = {}
         for row, walker in enumerate(walkers):
@@ -156,14 +156,14 @@ class Pool:
                 checked = self._recovered(row)
             _put(row, checked, out)
 
-    def recover(self, rows: Sequence[int], out: Outbox) -> None:
-        """Take walkers that are sent back to their last saved states and move each by itself."""
+    def recover(self, rows: Sequence[int], out: Outbox, why: Refusal) -> None:
+        """Take walkers back to their last saved states and move them, each by itself."""
         for row in rows:
-            again = row in self._unsteady
-            self._unsteady[row] = _STEADY
-            if again:
-                self._states.pop(row, None)
-            _put(row, self._recovered(row, failed=again), out)
+            if why is Refusal.UNPHYSICAL:
+                if row in self._unsteady:
+                    self._states.pop(row, None)
+                self._unsteady[row] = _STEADY
+            _put(row, self._recovered(row, failed=why is Refusal.BROKEN), out)
 
     def _steady(self, rows: Iterable[int]) -> None:
         """Count steps of walkers that were sent back."""

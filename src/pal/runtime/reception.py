@@ -75,7 +75,7 @@ class Reception:
             msg.RoundDone: self._on_round_done,
             msg.Installed: self._on_installed,
             msg.Ranked: self._on_ranked,
-            msg.Distrusted: lambda _, m: releases.distrust(m.member, m.version),
+            msg.Distrusted: self._on_distrusted,
             msg.StopAsked: lambda _, m: session.request_stop(m.reason, patient=True),
             msg.Failed: self._on_failed,
         }
@@ -170,6 +170,15 @@ class Reception:
             self._cluster.send(exchange, msg.NewWeights({}, message.version))
         self._releases.installed(station, message.version)
         self._tell_version()
+
+    def _on_distrusted(self, _: Station, message: msg.Distrusted) -> None:
+        member = message.member
+        earlier = self._releases.distrust(member, message.version)
+        if earlier is None:
+            return
+        for trainer in self._cluster.of("trainer"):
+            if member in trainer.job.members:
+                self._cluster.send(trainer, msg.NewWeights({member: earlier}))
 
     def _on_ranked(self, _: Station, message: msg.Ranked) -> None:
         ranked, order = tuple(message.identities), tuple(message.order)

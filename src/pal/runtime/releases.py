@@ -77,14 +77,14 @@ class Releases:
             self._owe(station, set(members))
         self._pay(predictors)
 
-    def distrust(self, member: int, version: int) -> None:
-        """Take back weights that give nothing but NaN: those before them are the newest again.
+    def distrust(self, member: int, version: int) -> Weights | None:
+        """Take back weights that give nothing but NaN; return those before them, now the newest.
 
         They are not kept on disk either, so that no later session starts from them.
         """
         since = self._since.get(member, 0)
         if since > version or member not in self.newest or member in self._taken_back:
-            return  # it has others already, or something else than its weights is wrong
+            return None  # it has others already, or something else than its weights is wrong
         self._taken_back.add(member)
         del self.newest[member]
         labels = self.labels.pop(member, 0)
@@ -93,8 +93,10 @@ class Releases:
             shutil.rmtree(self.models / _folder(self._stored), ignore_errors=True)
             self._stored = 0
         earlier = self._before.pop(member, None) or self._on_disk(member, labels)
-        if earlier is not None:
-            self._pass_on({member: earlier[0]}, earlier[1])
+        if earlier is None:
+            return None
+        self._pass_on({member: earlier[0]}, earlier[1])
+        return earlier[0]
 
     def _on_disk(self, member: int, labels: int) -> tuple[Weights, int] | None:
         for folder in reversed(stored(self.models)):

@@ -14,7 +14,7 @@ from pal.errors import Failure
 from pal.exchange.loop import Exchange, Predicts
 from pal.exchange.screening import Screen, Screening
 from pal.exchange.walkers import LocalWalkers, Outbox, SharedWalkers, Walkers
-from pal.records import Array, Batch, Feedback, Sample
+from pal.records import Array, Batch, Feedback, Refusal, Sample
 from pal.roles import LearningSelector, Selector
 from pal.runtime.messages import (
     Distrusted,
@@ -82,10 +82,10 @@ class Timed:
         with self._meter.calling(STEP):
             self._pool.step(rows, feedback, out)
 
-    def recover(self, rows: Sequence[int], out: Outbox) -> None:
+    def recover(self, rows: Sequence[int], out: Outbox, why: Refusal) -> None:
         """Take walkers back."""
         with self._meter.calling(STEP):
-            self._pool.recover(rows, out)
+            self._pool.recover(rows, out, why)
 
 
 class ExchangeDesk:

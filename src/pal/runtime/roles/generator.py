@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pal.errors import Failure
 from pal.ledger.directory import RunDirectory
-from pal.records import Batch, Sample
+from pal.records import Batch, Refusal, Sample
 from pal.roles import Generator
 from pal.runtime.messages import Failed, Shutdown, StopAsked
 from pal.runtime.pool import Pool
@@ -114,8 +114,8 @@ class Host:
         self._rung = self._desk.meter.begin(STEP)
         self._news = False
         for rows, feedback in self._slots.receive():
-            if feedback is None:
-                pool.recover(rows, self)
+            if isinstance(feedback, Refusal):
+                pool.recover(rows, self, feedback)
             else:
                 pool.step(rows, feedback, self)
         self._desk.meter.end()

@@ -43,7 +43,7 @@ def _physical(desk: Desktop, samples: list[Sample]) -> list[Sample]:
     if spec is None or not samples:
         return samples
     screen: Screen = spec.build(desk.context("screen", 0, 1))
-    reasons = dict(screen.outside(Batch(samples), None))
+    reasons = dict(screen.outside(Batch(samples)))
     for index, sample in enumerate(samples):
         overlap = "" if index in reasons else screen.overlap(sample)
         if overlap:

@@ -108,6 +108,8 @@ class TrainerDesk:
             self._learn(message)
         elif isinstance(message, EndRound):
             self._end_round()
+        elif isinstance(message, NewWeights):
+            self._take_back(message)
 
     def _learn(self, lesson: Lesson) -> None:
         """Take new data in and begin a round with them."""
@@ -173,17 +175,29 @@ class TrainerDesk:
         self._desk.channel.send(RoundDone(self._round))
         self._save()
 
-    def _begin_anew(self, error: NotFiniteError) -> None:
-        """Go back to the last good weights, and train from them, once in each round.
-
-        If they diverge again, they stay as they were until there are new labels. The committee is
-        built anew, because what its optimiser remembers is spoilt, too.
-        """
+    def _take_back(self, earlier: NewWeights) -> None:
+        """Go back to weights that came before some by which nothing can be predicted."""
+        self._keep(self._weights() | dict(earlier.members))
+        under_way = self._training is not None
         self._close()
-        job = self._desk.job
+        self._rebuild()
+        if under_way:
+            self._train()
+
+    def _rebuild(self) -> None:
+        """Build the committee anew: what its optimiser remembers is spoilt with its weights."""
         self._committee = self._build(generation=self._round)
         for place, weights in enumerate(self._good):
             self._committee.set_weights(place, weights)
+
+    def _begin_anew(self, error: NotFiniteError) -> None:
+        """Go back to the last good weights, and train from them, once in each round.
+
+        If they diverge again, they stay as they were until there are new labels.
+        """
+        self._close()
+        self._rebuild()
+        job = self._desk.job
         outcome = "it waits for new labels" if self._diverged else "it trains from them again"
         text = f"{error}; trainer {job.index} goes back to its last good weights, and {outcome}"
         failure = self._desk.failure("training", job.index, NotFiniteError(text))

@@ -38,20 +38,23 @@ class Screen:
         self._max_force = max_force
         self._bounds = bounds or {}
 
-    def outside(self, samples: Batch, mean: Batch | None) -> dict[int, str]:
-        """Say of those samples that are out of bounds, or whose forces exploded, what is wrong.
+    def exploded(self, mean: Batch) -> dict[int, str]:
+        """Say of those samples whose predicted forces exploded what is wrong."""
+        most = self._max_force
+        if most is None:
+            return {}
+        return {
+            index: f"a predicted force of {value:g} eV/Å exceeds {most:g}"
+            for index, value in _beyond(mean, _FORCES, -most, most)
+        }
 
-        `mean` is what the committee predicts for them, if it was asked. Fast enough for every
-        sample of the hot loop.
-        """
-        found: dict[int, str] = {}
-        for name, (low, high) in self._bounds.items():
-            for index, value in _beyond(samples, (name, BARE), low, high):
-                found[index] = f"{name} = {value:g} is outside [{low:g}, {high:g}]"
-        if self._max_force is not None and mean is not None:
-            for index, value in _beyond(mean, _FORCES, -self._max_force, self._max_force):
-                found[index] = f"a predicted force of {value:g} eV/Å exceeds {self._max_force:g}"
-        return found
+    def outside(self, samples: Batch) -> dict[int, str]:
+        """Say of those samples that are out of bounds what is wrong."""
+        return {
+            index: f"{name} = {value:g} is outside [{low:g}, {high:g}]"
+            for name, (low, high) in self._bounds.items()
+            for index, value in _beyond(samples, (name, BARE), low, high)
+        }
 
     def overlap(self, sample: Sample) -> str:
         """Say which atoms of a sample overlap, if any do."""
