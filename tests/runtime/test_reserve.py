@@ -48,13 +48,12 @@ class World:
 
     def __init__(self) -> None:
         self.committee = Committee()
-        self.distrusted: list[tuple[int, int]] = []
+        self.distrusted: list[tuple[int, int, float]] = []
         self.failures: list[Failure] = []
-        self.reserve = Reserve(
-            self.committee,
-            (4, 7),
-            lambda member, version: self.distrusted.append((member, version)),
-        )
+        self.reserve = Reserve(self.committee, (4, 7), self.distrust)
+
+    def distrust(self, member: int, version: int, good: Any) -> None:
+        self.distrusted.append((member, version, float(good["w"])))
 
     def install(self, version: int, **members: Any) -> None:
         named = {int(name[1:]): weights for name, weights in members.items()}
@@ -80,7 +79,7 @@ def test_the_last_good_weights_come_back_before_anybody_hears_of_it(world: World
     (failure,) = world.failures
     assert (failure.role, failure.index, failure.kind) == ("prediction", 7, "NotFiniteError")
     assert "it is reloaded from weights version 1, and put back" in failure.message
-    assert world.distrusted == [(7, 2)]
+    assert world.distrusted == [(7, 2, 3.0)]
     assert world.ask() == [2, 3]
     assert len(world.failures) == 1
 
@@ -91,7 +90,7 @@ def test_weights_that_were_never_tried_are_not_good(world: World) -> None:
     world.install(2, m4=BAD)
     world.install(3, m4=BAD)
     assert world.ask() == [2, 3]
-    assert world.distrusted == [(4, 3)]
+    assert world.distrusted == [(4, 3, 2.0)]
 
 
 def test_newer_weights_are_used_after_a_fall(world: World) -> None:

@@ -201,14 +201,14 @@ def distrusting(tmp_path: Path) -> tuple[Any, Cluster, Station]:
     return found, cluster, exchange
 
 
-def test_distrusted_weights_give_way_to_those_before_everywhere(tmp_path: Path) -> None:
+def test_distrusted_weights_give_way_to_good_ones_everywhere(tmp_path: Path) -> None:
     found, cluster, exchange = distrusting(tmp_path)
     found.release({0: {"w": np.array(2.0)}}, 8)
     found.installed(exchange, 2)
-    found.distrust(0, 2)
-    assert cluster.sent[-1][1].members == {0: {"w": 1.0}}
+    good = {"w": np.array(1.5)}
+    assert found.distrust(0, 2, good) is good
+    assert cluster.sent[-1][1].members == {0: {"w": 1.5}}
     assert found.version == 3
-    assert found.labels[0] == 5
     assert found.complete
 
 
@@ -219,7 +219,7 @@ def test_distrusted_weights_are_not_what_the_next_session_starts_from(tmp_path: 
     found.settle()
     found.installed(exchange, 2)
     assert [path.name for path in stored(tmp_path)] == ["v000001", "v000002"]
-    found.distrust(0, 2)
+    found.distrust(0, 2, None)
     assert [path.name for path in stored(tmp_path)] == ["v000001"]
     found.store()
     found.settle()
@@ -239,7 +239,7 @@ def test_weights_that_a_session_starts_from_may_be_distrusted_too(tmp_path: Path
     again.restore(None)
     again.welcome(exchange)
     again.installed(exchange, 2)
-    again.distrust(0, 2)
+    again.distrust(0, 2, None)
     assert cluster.sent[-1][1].members == {0: {"w": 1.0}}
     assert again.newest[1]["w"] == 3.0
 
@@ -248,7 +248,7 @@ def test_newer_weights_on_their_way_are_not_taken_back(tmp_path: Path) -> None:
     found, _, _ = distrusting(tmp_path)
     found.release({0: {"w": np.array(2.0)}}, 8)
     found.release({0: {"w": np.array(3.0)}}, 9)
-    found.distrust(0, 2)
+    found.distrust(0, 2, None)
     assert found.newest[0]["w"] == 3.0
 
 
@@ -256,8 +256,8 @@ def test_a_member_is_taken_back_once_until_its_trainer_sends_others(tmp_path: Pa
     """One that gives NaN with any weights must not cost all that are on disk."""
     found, _, _ = distrusting(tmp_path)
     found.release({0: {"w": np.array(2.0)}}, 8)
-    found.distrust(0, 2)
-    found.distrust(0, 3)
+    found.distrust(0, 2, None)
+    found.distrust(0, 3, None)
     assert found.newest[0]["w"] == 1.0
     assert stored(tmp_path)
 
@@ -267,7 +267,7 @@ def test_first_weights_that_are_distrusted_leave_the_member_without(tmp_path: Pa
     found, cluster = releases(tmp_path, exchange)
     found.release({1: {"w": np.array(1.0)}}, 5)
     found.release({0: {"w": np.array(2.0)}}, 6)  # waits: the first ones are on their way
-    found.distrust(0, 2)
+    found.distrust(0, 2, None)
     assert not found.complete
     found.installed(exchange, 1)
     assert cluster.sent[-1][1].members == {}, "they are sent to nobody any more"

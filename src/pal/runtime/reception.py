@@ -173,7 +173,7 @@ class Reception:
 
     def _on_distrusted(self, _: Station, message: msg.Distrusted) -> None:
         member = message.member
-        earlier = self._releases.distrust(member, message.version)
+        earlier = self._releases.distrust(member, message.version, message.good)
         if earlier is None:
             return
         for trainer in self._cluster.of("trainer"):

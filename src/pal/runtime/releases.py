@@ -29,9 +29,6 @@ class Releases:
     newest: dict[int, Weights] = field(default_factory=dict)
     labels: dict[int, int] = field(default_factory=dict)
     """For each member, how many labels its newest weights have learned from."""
-    _before: dict[int, tuple[Weights, int]] = field(default_factory=dict)
-    """Of each member the weights before the newest, and their labels: a committee more in memory,
-    for the case that the newest give nothing but NaN."""
     _since: dict[int, int] = field(default_factory=dict)
     """The version with which the newest weights of each member came."""
     _taken_back: set[int] = field(default_factory=set)
@@ -68,8 +65,6 @@ class Releases:
     def _pass_on(self, members: Mapping[int, Weights], labels: int) -> None:
         self.version += 1
         for member, weights in members.items():
-            if member in self.newest:
-                self._before[member] = self.newest[member], self.labels.get(member, 0)
             self.newest[member], self.labels[member] = weights, labels
             self._since[member] = self.version
         predictors = self._predictors()
@@ -77,10 +72,11 @@ class Releases:
             self._owe(station, set(members))
         self._pay(predictors)
 
-    def distrust(self, member: int, version: int) -> Weights | None:
-        """Take back weights that give nothing but NaN; return those before them, now the newest.
+    def distrust(self, member: int, version: int, good: Weights | None) -> Weights | None:
+        """Take back weights that give nothing but NaN; return those that replace them.
 
-        They are not kept on disk either, so that no later session starts from them.
+        These are the `good` ones, or else what is on disk. The bad ones are not kept there, so
+        that no later session starts from them.
         """
         since = self._since.get(member, 0)
         if since > version or member not in self.newest or member in self._taken_back:
@@ -92,18 +88,14 @@ class Releases:
             self.settle()
             shutil.rmtree(self.models / _folder(self._stored), ignore_errors=True)
             self._stored = 0
-        earlier = self._before.pop(member, None) or self._on_disk(member, labels)
-        if earlier is None:
-            return None
-        self._pass_on({member: earlier[0]}, earlier[1])
-        return earlier[0]
+        earlier = self._on_disk(member) if good is None else good
+        if earlier is not None:
+            self._pass_on({member: earlier}, labels)
+        return earlier
 
-    def _on_disk(self, member: int, labels: int) -> tuple[Weights, int] | None:
-        for folder in reversed(stored(self.models)):
-            weights = fetch(folder).get(member)
-            if weights is not None:
-                return weights, min(labels, int(facts(folder)["labels"]))
-        return None
+    def _on_disk(self, member: int) -> Weights | None:
+        folders = stored(self.models)
+        return fetch(folders[-1]).get(member) if folders else None
 
     def welcome(self, station: Station) -> None:
         """Give a predictor that has just started all weights there are."""

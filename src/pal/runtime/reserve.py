@@ -28,12 +28,15 @@ class Reserve:
     newest weights are kept, and the newest good ones: in memory that is the committee twice more
     at most, and once where all weights turn out good before the next ones come.
 
-    `distrust` is told of weights (member, version) that gave nothing but NaN where those before
-    them did.
+    `distrust` is told of weights (member, version) that gave nothing but NaN, and of those before
+    them that did better.
     """
 
     def __init__(
-        self, committee: Committee, members: Sequence[int], distrust: Callable[[int, int], None]
+        self,
+        committee: Committee,
+        members: Sequence[int],
+        distrust: Callable[[int, int, Weights], None],
     ) -> None:
         self._committee = committee
         self._places = {member: place for place, member in enumerate(members)}
@@ -62,9 +65,10 @@ class Reserve:
         for member in members:
             if member in self._fallen:
                 self._fallen.discard(member)
-                bad, self._newest[member] = self._newest[member], self._good[member]
-                if bad is not self._good[member]:
-                    self._distrust(member, bad.version)
+                bad, good = self._newest[member], self._good[member]
+                self._newest[member] = good
+                if bad is not good:
+                    self._distrust(member, bad.version, good.weights)
             elif member in self._newest:
                 self._good[member] = self._newest[member]
 

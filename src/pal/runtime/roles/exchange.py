@@ -14,7 +14,7 @@ from pal.errors import Failure
 from pal.exchange.loop import Exchange, Predicts
 from pal.exchange.screening import Screen, Screening
 from pal.exchange.walkers import LocalWalkers, Outbox, SharedWalkers, Walkers
-from pal.records import Array, Batch, Feedback, Refusal, Sample
+from pal.records import Array, Batch, Feedback, Refusal, Sample, Weights
 from pal.roles import LearningSelector, Selector
 from pal.runtime.messages import (
     Distrusted,
@@ -65,9 +65,9 @@ class ManagerDesk:
         """Send a failure to the agent."""
         self._channel.send(Failed(failure))
 
-    def distrust(self, member: int, version: int) -> None:
-        """Tell the agent of weights that give nothing but NaN."""
-        self._channel.send(Distrusted(member, version))
+    def distrust(self, member: int, version: int, good: Weights | None = None) -> None:
+        """Tell the agent of weights that give nothing but NaN, and of better ones."""
+        self._channel.send(Distrusted(member, version, good))
 
 
 class Timed:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pal.building import build_committee
 from pal.errors import Failure
-from pal.records import Batch, Sample, named
+from pal.records import Batch, Sample, Weights, named
 from pal.runtime.messages import Distrusted, Failed, Installed, NewWeights, Shutdown
 from pal.runtime.reserve import Reserve, steady
 from pal.runtime.worker import Desktop
@@ -118,8 +118,8 @@ class PredictorDesk:
         self._post.replies.put(joined(members), self._post.requests.read)
         self._post.requests.take()
 
-    def _distrust(self, member: int, version: int) -> None:
-        self._desk.channel.send(Distrusted(member, version))
+    def _distrust(self, member: int, version: int, good: Weights) -> None:
+        self._desk.channel.send(Distrusted(member, version, good))
 
     def _report(self, failure: Failure) -> None:
         self._desk.channel.send(Failed(replace(failure, host=self._desk.job.where)))
