@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pal.kernels.selectors.parts.screen import Screen, contact
+from pal.kernels.selectors.parts.contacts import contact
+from pal.kernels.selectors.parts.screen import Screen
 from pal.records import Batch
-
-ase = pytest.importorskip("ase")
 
 WATER = {
     "numbers": np.array([8, 1, 1]),

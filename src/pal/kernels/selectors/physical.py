@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pal.errors import ContractError
+from pal.kernels.selectors.parts.contacts import contact
 from pal.kernels.selectors.parts.filters import everything, narrowed, ranked
-from pal.kernels.selectors.parts.screen import contact
 from pal.records import Array, Batch, Prediction, Ranking, Selection, named
 
 
