@@ -147,6 +147,9 @@ class TerminalView:
         grid.add_row("Uncertain", self._uncertain(snapshot))
         grid.add_row("Labels", _items(_labels(snapshot)))
         grid.add_row("Training", _items(_training(snapshot)))
+        if snapshot.quarantined:
+            killers = f"{plural(snapshot.quarantined, 'sample')} that killed oracles"
+            grid.add_row("Quarantine", Text(killers, style="red"))
         if snapshot.restarts:
             grid.add_row("Restarts", Text(plural(snapshot.restarts, "worker"), style="yellow"))
         if snapshot.utilisation:
@@ -212,7 +215,6 @@ def _labels(snapshot: Snapshot) -> list[tuple[str, str, str]]:
         (f"{snapshot.running:,}", "running", ""),
         (f"{snapshot.queued:,}", "waiting", ""),
         (f"{failed:,}", "failed", "red" if failed else ""),
-        *([(f"{snapshot.quarantined:,}", "quarantined", "red")] if snapshot.quarantined else []),
         (f"{snapshot.dropped:,}", "dropped", ""),
     ]
 
@@ -237,6 +239,8 @@ def _items(items: list[tuple[str, str, str]]) -> Text:
 def _line(snapshot: Snapshot) -> str:
     """Write the snapshot as one plain line, in ASCII, for log files."""
     labels = ", ".join(f"{number} {what}" for number, what, _ in _labels(snapshot))
+    if snapshot.quarantined:
+        labels += f", {snapshot.quarantined:,} quarantined"
     training = ", ".join(f"{number} {what}" for number, what, _ in _training(snapshot))
     rate = figure(snapshot.rate)
     rejected = "".join(f", {number} {what}" for number, what, _ in _rejected(snapshot))
