@@ -144,7 +144,8 @@ class ExchangeDesk:
         if job.walkers:
             source = WalkerSource(desk)
             self._pool = Pool(job.walkers, source, source, job.restarts, source.beat)
-            return LocalWalkers(Timed(self._pool, desk.meter), len(job.walkers))
+            watched = Timed(self._pool, desk.meter) if source.beat else self._pool
+            return LocalWalkers(watched, len(job.walkers))
         assert desk.slots is not None
         hosts = 1 + max(job.host_of)
         return SharedWalkers(ExchangeSlots(desk.slots), job.host_of, desk.bells[1 : 1 + hosts])

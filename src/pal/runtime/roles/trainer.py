@@ -181,6 +181,7 @@ class TrainerDesk:
         under_way = self._training is not None
         self._close()
         self._rebuild()
+        self._save()  # else a restart would take the bad ones up again
         if under_way:
             self._train()
 
