@@ -7,7 +7,8 @@ stacked array when all shapes agree, which is what fast models want.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -236,7 +237,6 @@ def as_members(result: Any, members: int, size: int, source: str) -> list[Batch]
     ]
 
 
-@dataclass(frozen=True, slots=True)
 class Prediction:
     """What the committee says of a batch of n samples.
 
@@ -245,17 +245,56 @@ class Prediction:
     and shapes as one member's labels. `version` counts the weights the committee used.
     """
 
-    members: Sequence[Batch]
-    mean: Batch
-    deviation: Batch
-    version: int = 0
+    __slots__ = ("_moments", "_reduce", "members", "version")
+
+    def __init__(
+        self, members: Sequence[Batch], mean: Batch, deviation: Batch, version: int = 0
+    ) -> None:
+        self.members, self.version = members, version
+        self._moments: tuple[Batch, Batch] | None = (mean, deviation)
+        self._reduce: Reduce | None = None
+
+    @classmethod
+    def of(cls, members: Sequence[Batch], reduce: Reduce, version: int = 0) -> Prediction:
+        """Make one whose mean and deviation are calculated once somebody asks for them."""
+        prediction = cls.__new__(cls)
+        prediction.members, prediction.version = members, version
+        prediction._moments, prediction._reduce = None, reduce
+        return prediction
+
+    @property
+    def mean(self) -> Batch:
+        """The mean over the members, n labels."""
+        return self._settled()[0]
+
+    @property
+    def deviation(self) -> Batch:
+        """The standard deviation over the members, n labels."""
+        return self._settled()[1]
+
+    @property
+    def reduced(self) -> bool:
+        """Whether mean and deviation have been calculated."""
+        return self._moments is not None
+
+    def _settled(self) -> tuple[Batch, Batch]:
+        if self._moments is None:
+            assert self._reduce is not None
+            self._moments = self._reduce(self.members)
+        return self._moments
 
     def take(self, indices: Sequence[int] | Array) -> Prediction:
         """Return the prediction for the samples at these indices, in this order."""
         members = [member.take(indices) for member in self.members]
-        return Prediction(
-            members, self.mean.take(indices), self.deviation.take(indices), self.version
-        )
+        if self._moments is None:
+            assert self._reduce is not None
+            return Prediction.of(members, self._reduce, self.version)
+        mean, deviation = self._moments
+        return Prediction(members, mean.take(indices), deviation.take(indices), self.version)
+
+
+Reduce: TypeAlias = Callable[[Sequence[Batch]], tuple[Batch, Batch]]
+"""From the members' labels to their mean and standard deviation."""
 
 
 class Feedback(NamedTuple):
@@ -271,6 +310,15 @@ class Feedback(NamedTuple):
     uncertainty: float
     trusted: bool
     version: int
+
+
+class Refusal(enum.IntEnum):
+    """Why a walker gets no feedback for its sample, and goes back to its last saved state."""
+
+    BROKEN = 1
+    """The sample, or its prediction, is not finite; a failure of the walker."""
+    UNPHYSICAL = 2
+    """Its walker has explored where nothing physical is, as models that know little let it."""
 
 
 _make_feedback: Final = partial(tuple.__new__, Feedback)

@@ -179,7 +179,11 @@ class Oracle(Protocol):
 
 @runtime_checkable
 class Selector(Protocol):
-    """The central decision: what is labelled, what walkers hear, how the queue is ordered."""
+    """The central decision: what is labelled, what walkers hear, how the queue is ordered.
+
+    One that looks at the members themselves and gives feedback of its own may say so by an
+    attribute `by_members = True`: mean and deviation are then calculated only if it asks for them.
+    """
 
     def select(self, samples: Batch, prediction: Prediction) -> Selection:
         """Judge one batch."""

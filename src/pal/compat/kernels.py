@@ -292,6 +292,8 @@ class Selector:
         adjust: whether to order the queue by `adjust_input_for_oracle`.
     """
 
+    by_members = True
+
     def __init__(self, module: str, adjust: bool = False) -> None:
         self._check = modules.member(Path(module), "prediction_check")
         self._adjust = modules.member(Path(module), "adjust_input_for_oracle") if adjust else None
@@ -309,7 +311,10 @@ class Selector:
         candidates = _rows(wanted, inputs) if wanted else np.empty(0, np.intp)
         trusted = np.ones(count, bool)
         trusted[candidates] = False
-        return Selection(candidates, _doubt(prediction), trusted, wanted or None, Batch(checked))
+        doubt = np.zeros(count)
+        if wanted:  # of the others nobody asks
+            doubt[candidates] = _doubt(prediction.take(candidates))
+        return Selection(candidates, doubt, trusted, wanted or None, Batch(checked))
 
     def rank(self, queue: Batch, prediction: Prediction) -> Ranking:
         """Let the user's function order the samples that wait, or leave some of them out."""
@@ -326,9 +331,16 @@ class Selector:
 def _by_sample(prediction: Prediction) -> list[Array]:
     """Return for each sample an array (members, size), as `prediction_check` expects."""
     members = prediction.members
-    if all(batch.uniform for batch in members):
-        return list(np.stack([batch.columns[BARE] for batch in members], axis=1))
-    return [np.stack(rows) for rows in zip(*members, strict=True)]
+    try:
+        if all(batch.uniform for batch in members):
+            return list(np.stack([batch.columns[BARE] for batch in members], axis=1))
+        return [np.stack(rows) for rows in zip(*members, strict=True)]
+    except ValueError as error:
+        sizes = [sorted({named(row)[BARE].size for row in batch}) for batch in members]
+        raise InterfaceError(
+            f"predict of the models returned arrays of different sizes for one input: {sizes}; "
+            "expected the same from each model"
+        ) from error
 
 
 def _doubt(prediction: Prediction) -> Array:

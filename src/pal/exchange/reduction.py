@@ -12,14 +12,22 @@ from pal.records import Array, Batch, Label, Prediction, named, signature, unnam
 
 
 def reduce(members: Sequence[Batch], version: int = 0) -> Prediction:
+    """Return the members' labels as a prediction.
+
+    Raises:
+        ShapeError: two members return labels of different names or shapes.
+    """
+    return Prediction(members, *mean_and_deviation(members), version)
+
+
+def mean_and_deviation(members: Sequence[Batch]) -> tuple[Batch, Batch]:
     """Mean and sample standard deviation (n - 1) over the members, name by name.
 
     Raises:
         ShapeError: two members return labels of different names or shapes.
     """
     if all(batch.uniform for batch in members):
-        mean, deviation = _reduce_uniform(members)
-        return Prediction(members, mean, deviation, version)
+        return _reduce_uniform(members)
     means: list[Label] = [np.empty(0)] * len(members[0])
     deviations = list(means)
     for indices, group in members[0].groups():
@@ -27,26 +35,36 @@ def reduce(members: Sequence[Batch], version: int = 0) -> Prediction:
         mean, deviation = _reduce_uniform([group, *others])
         for row, index in enumerate(indices):
             means[index], deviations[index] = mean[row], deviation[row]
-    return Prediction(members, Batch(means), Batch(deviations), version)
+    return Batch(means), Batch(deviations)
 
 
-def beside(deviation: Batch, feedback: Batch) -> Batch:
-    """Return the deviation to go with a selector's feedback: zeros if it is of another shape."""
+def beside(prediction: Prediction, feedback: Batch) -> Batch:
+    """Return the deviation to go with a selector's feedback.
+
+    Zeros, if it is of another shape, or nobody has wanted to know it so far.
+    """
+    if not prediction.reduced:
+        return _zeros_like(feedback)
+    deviation = prediction.deviation
     if feedback.uniform and deviation.uniform:
         shapes = {name: column.shape for name, column in feedback.columns.items()}
         if shapes == {name: column.shape for name, column in deviation.columns.items()}:
             return deviation
-        return Batch.stacked({name: np.zeros(shape) for name, shape in shapes.items()})
+        return _zeros_like(feedback)
     fits = all(
         named(a).keys() == named(b).keys()
         and all(named(a)[name].shape == named(b)[name].shape for name in named(a))
         for a, b in zip(deviation, feedback, strict=True)
     )
-    return deviation if fits else Batch([_zeros(item) for item in feedback])
+    return deviation if fits else _zeros_like(feedback)
 
 
-def _zeros(item: Label) -> Label:
-    return unnamed({name: np.zeros(array.shape) for name, array in named(item).items()})
+def _zeros_like(batch: Batch) -> Batch:
+    if batch.uniform:
+        return Batch.stacked({n: np.zeros(column.shape) for n, column in batch.columns.items()})
+    return Batch(
+        [unnamed({n: np.zeros(a.shape) for n, a in named(item).items()}) for item in batch]
+    )
 
 
 def _reduce_uniform(members: Sequence[Batch]) -> tuple[Batch, Batch]:
@@ -139,3 +157,15 @@ def finite_rows(batch: Batch) -> NDArray[np.bool_] | None:
             bool,
         )
     return None if rows.all() else rows
+
+
+def finite_in_all(members: Sequence[Batch]) -> NDArray[np.bool_] | None:
+    """For which samples every member's label is finite: bool (n,), or None for all."""
+    found = [rows for rows in map(finite_rows, members) if rows is not None]
+    return np.logical_and.reduce(found) if found else None
+
+
+def lifeless(batch: Batch) -> bool:
+    """Whether no sample or label of a batch is finite throughout."""
+    rows = finite_rows(batch)
+    return rows is not None and not rows.any()

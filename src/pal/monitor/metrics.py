@@ -27,12 +27,17 @@ class Snapshot:
     uncertainty: float = 0.0
     """Mean uncertainty of the samples since the last snapshot."""
     skipped: int = 0
+    rejected: int = 0
+    """Unphysical samples, for which no oracle was asked."""
     queued: int = 0
     running: int = 0
     labelled: int = 0
     untaught: int = 0
     """Labels that wait for the next round of training."""
     failed: int = 0
+    """Samples that ended without a label, those under quarantine among them."""
+    quarantined: int = 0
+    """Of these, how many killed their oracles."""
     dropped: int = 0
     epochs: int = 0
     loss: float | None = None
