@@ -357,6 +357,18 @@ def parse(data: Mapping[str, Any], source: str = "settings") -> Settings:
         raise SettingsError(f"{source}:\n  " + "\n  ".join(lines)) from error
 
 
+def altered(settings: Settings, changes: Mapping[str, Any], source: str) -> Settings:
+    """Return settings with other values, {dotted name: value}.
+
+    Raises:
+        SettingsError: as for a settings file; `source` begins the message.
+    """
+    data = settings.model_dump()
+    for name, value in changes.items():
+        _put(data, name, value)
+    return parse(data, source)
+
+
 def _put(data: dict[str, Any], name: str, value: Any) -> None:
     *sections, key = name.split(".")
     for section in sections:
