@@ -190,7 +190,7 @@ class Labelling:
         orders: list[Command] = []
         for oracle, entry, alive in self.oracles.recall():
             if alive:
-                orders.append(KillOracle(oracle, "the campaign ends"))
+                orders.append(KillOracle(oracle, "the campaign ends", "ended"))
             self.queue.restore(entry)
             orders.append(self._move(entry, State.QUEUED, "requeued at the end"))
         return orders
@@ -218,7 +218,7 @@ class Labelling:
         if taken is None:
             return self.queue.remove(sample), []
         oracle, entry, alive = taken
-        return entry, [KillOracle(oracle, reason)] if alive else []
+        return entry, [KillOracle(oracle, reason, "ended")] if alive else []
 
     def _bring_back(self, candidate: Candidate, ended: State | None) -> Entry | None:
         """Undo the end of a sample that ended without a label; None if it did not."""

@@ -25,6 +25,7 @@ LIVE: Final = (
     "oracle.workers",
     "queue.capacity",
     "queue.when_full",
+    "save_interval",
     "selector.rerank",
     "stop.after",
     "stop.epochs",
@@ -86,10 +87,18 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """
     for key in changes:
         check_key(key)
-    fresh = altered(settings, changes, "pal set")
+    fresh = altered(settings, _unplaced(settings, changes), "pal set")
     if any(key.startswith(OPTIONS) for key in changes):
         check_options("selector", fresh.selector.kernel, fresh.selector.options)
     return fresh
+
+
+def _unplaced(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Add that other numbers of workers are not placed by the settings' numbers for each node."""
+    kernels = {"oracle.workers": "oracle", "generator.walkers": "generator"}
+    by_hand = (kernel for key, kernel in kernels.items() if key in changes)
+    places = (f"placement.{k}" for k in by_hand if getattr(settings.placement, k) is not None)
+    return {**changes, **dict.fromkeys(places)}
 
 
 def value(settings: Settings, key: str) -> Any:

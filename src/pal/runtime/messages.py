@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pal.errors import Failure
 from pal.monitor.metrics import Evaluation
@@ -58,6 +59,20 @@ class SetExploring:
     """Let the walkers move, or hold them."""
 
     on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetSelector:
+    """Judge by a selector with these options from now on; the answer is `SelectorSet`."""
+
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorSet:
+    """The selector has its new options; or it keeps the old ones, because of a problem."""
+
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether it was done, and what came of it or why not; `code` is for who asked to exit with."""
+    """Whether it was done, and what came of it or why not.
+
+    `code` is the exit code of the command that asked.
+    """
 
     done: bool
     text: str

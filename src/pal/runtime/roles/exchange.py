@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from pal.runtime.messages import (
     Proposal,
     Ranked,
     RankSamples,
+    SelectorSet,
     SetExploring,
+    SetSelector,
     Shutdown,
 )
 from pal.runtime.pool import Pool
@@ -74,9 +77,7 @@ class ExchangeDesk:
         self._local: Committee | None = None
         self._pool: Pool | None = None
         self._save_at = time.monotonic() + job.save_interval
-        selector: Selector = job.kernels["selector"].build(
-            desk.context("selector", job.index, job.shard_count)
-        )
+        selector = self._build_selector(job.kernels["selector"].options)
         state = desk.run.load_state("selector", job.index)
         if state is not None and hasattr(selector, "set_state"):
             selector.set_state(state)
@@ -94,6 +95,12 @@ class ExchangeDesk:
             serial=job.serial,
             numbers=np.array(job.rows, np.intp),
         )
+
+    def _build_selector(self, options: Mapping[str, Any]) -> Selector:
+        job = self._desk.job
+        context = self._desk.context("selector", job.index, job.shard_count)
+        selector: Selector = replace(job.kernels["selector"], options=options).build(context)
+        return selector
 
     def _build_committee(self) -> Predicts:
         job = self._desk.job
@@ -149,7 +156,7 @@ class ExchangeDesk:
             self._pool.save()
         if hasattr(self._selector, "get_state"):
             self._desk.run.save_state("selector", self._desk.job.index, self._selector.get_state())
-        self._save_at = time.monotonic() + self._desk.job.save_interval
+        self._save_at = time.monotonic() + self._desk.save_interval
 
     def _read_mail(self) -> bool:
         """Do what the agent asks; False when it asks for the end."""
@@ -173,6 +180,20 @@ class ExchangeDesk:
             self._rank(message)
         elif isinstance(message, NewLabels):
             self._learn(message)
+        elif isinstance(message, SetSelector):
+            self._change_selector(message.options)
+
+    def _change_selector(self, options: Mapping[str, Any]) -> None:
+        """Go on with a selector of other options that knows what the present one has learnt."""
+        try:
+            fresh = self._build_selector(options)
+            if hasattr(self._selector, "get_state") and hasattr(fresh, "set_state"):
+                fresh.set_state(self._selector.get_state())
+        except Exception as error:  # whatever the kernel raises, the present one goes on
+            self._desk.channel.send(SelectorSet(f"{type(error).__name__}: {error}"))
+            return
+        self._selector = self._exchange.selector = fresh
+        self._desk.channel.send(SelectorSet())
 
     def _go_on(self) -> None:
         """Answer walkers that were held, once they may move and propose something again.

@@ -49,7 +49,7 @@ class TrainerDesk:
         self._epochs = 0
         self._sent = -1
         self._training: Iterator[Sequence[Metrics]] | None = None
-        self._save_at = time.monotonic() + desk.job.save_interval
+        self._save_at = time.monotonic() + desk.save_interval
         self._restore()
 
     def _build(self, generation: int) -> Committee:
@@ -182,7 +182,7 @@ class TrainerDesk:
                 "epochs": self._epochs,
             },
         )
-        self._save_at = time.monotonic() + self._desk.job.save_interval
+        self._save_at = time.monotonic() + self._desk.save_interval
 
 
 def run(desk: Desktop) -> None:
