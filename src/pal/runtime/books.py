@@ -19,7 +19,6 @@ from pal.records import LabelledSample, Sample
 from pal.runtime.messages import LabelDone
 from pal.transport.doorbell import create_doorbell
 
-
 _PATIENCE = 30.0
 """Seconds that the disk may take for all that waits."""
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pal.building import KernelSpec
 from pal.controller import events as ev
 from pal.controller.commands import State
-from pal.building import KernelSpec
 from pal.controller.manager import Manager
 from pal.controller.rules import Rules
 from pal.errors import PalError, SettingsError
