@@ -190,7 +190,7 @@ class Labelling:
         orders: list[Command] = []
         for oracle, entry, alive in self.oracles.recall():
             if alive:
-                orders.append(KillOracle(oracle, "the campaign ends", "ended"))
+                orders.append(KillOracle(oracle, "the campaign ends"))
             self.queue.restore(entry)
             orders.append(self._move(entry, State.QUEUED, "requeued at the end"))
         return orders

@@ -64,7 +64,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A sample, and what happened to it last: at `time` it came to its state, because of `news`."""
+    """A sample, and what happened to it last: the `time` of its state, and the `news`."""
 
     row: SampleRow
     time: float

@@ -36,7 +36,7 @@ BY_HAND: Final = -1
 KERNELS: Final[tuple[ev.Pausable, ...]] = ("generator", "oracle", "training")
 """What may be paused."""
 
-_SLOW: Final = 20.0
+_SLOW: Final = 8.0
 """Seconds after which an exchange that does not answer counts as unable to."""
 
 _BACK: Final = (State.FAILED, State.QUARANTINED, State.DROPPED)
