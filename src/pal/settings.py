@@ -42,6 +42,15 @@ def _seconds(value: Any) -> Any:
     return _quantity(value, _UNITS)
 
 
+def seconds(text: str) -> float:
+    """Read a duration as the settings do: 90, "90 s", "15min", "2 h".
+
+    Raises:
+        ValueError: it is none.
+    """
+    return float(_seconds(text))
+
+
 def _bytes(value: Any) -> Any:
     number = _quantity(value, _BYTES)
     return int(number) if isinstance(number, float) else number

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from pal.cli import campaign, project
+from pal.cli import campaign, operator, project, samples
 from pal.cli.check import check
 from pal.cli.submit import submit
 from pal.errors import PalError
@@ -82,6 +82,17 @@ app.command()(campaign.run)
 app.command()(submit)
 app.command()(campaign.status)
 app.command()(campaign.stop)
+app.command()(samples.samples)
+app.command()(samples.show)
+app.command()(samples.history)
+app.command()(operator.drop)
+app.command()(operator.requeue)
+app.command()(operator.label)
+app.command()(operator.pause)
+app.command()(operator.resume)
+app.command("set")(operator.set_)
+app.command()(operator.scale)
+app.command()(operator.move)
 app.command()(campaign.export)
 app.command()(project.kernels)
 app.command()(project.schema)

@@ -17,13 +17,14 @@ from pal.controller.rules import Rules
 from pal.errors import PalError, SettingsError
 from pal.ledger.changes import Change
 from pal.ledger.directory import RunDirectory
+from pal.monitor.text import shown
 from pal.records import Sample
 from pal.runtime import messages as msg
 from pal.runtime.books import Books
 from pal.runtime.carrier import Carrier
 from pal.runtime.cluster import Cluster, Station
 from pal.runtime.given import fitting
-from pal.runtime.live import OPTIONS, Live, changed, shown
+from pal.runtime.live import OPTIONS, Live, changed
 from pal.runtime.placement import Placement
 from pal.runtime.requests import Answer, Request
 from pal.runtime.rules import rules_of
@@ -206,7 +207,7 @@ class Deeds:
     def _requeue(self, number: int, by: str) -> None:
         candidate, state, ended = self._stands(number)
         if state not in (*_BACK, State.RUNNING):
-            why = "it waits for its label already" if state is State.QUEUED else "it has its label"
+            why = "it waits for one" if state is State.QUEUED else "labels do not change"
             raise RefusedError(f"sample {number} is {state}: {why}")
         if not self._session.manager.rules.labelling:
             raise RefusedError(f"sample {number}: nobody labels, oracle.enabled = false")

@@ -12,6 +12,7 @@ from pal.errors import SettingsError, nearest
 from pal.ledger.changes import Change, Standing, standing
 from pal.ledger.directory import LEDGER
 from pal.ledger.ledger import Ledger
+from pal.monitor.text import shown
 from pal.settings import Settings, altered, dump
 
 OPTIONS: Final = "selector.options"
@@ -164,12 +165,3 @@ def _standing(folder: Path) -> Standing:
         return Standing()
     with Ledger.open_readonly(folder) as ledger:
         return standing(ledger)
-
-
-def shown(value: Any) -> str:
-    """Write a value as people write it in settings."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

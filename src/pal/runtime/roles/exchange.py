@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pal.building import build_committee
-from pal.errors import Failure
+from pal.errors import Failure, foreseen
 from pal.exchange.loop import Exchange, Predicts
 from pal.exchange.walkers import LocalWalkers, SharedWalkers, Walkers
 from pal.records import Array, Batch, Sample
@@ -190,7 +190,8 @@ class ExchangeDesk:
             if hasattr(self._selector, "get_state") and hasattr(fresh, "set_state"):
                 fresh.set_state(self._selector.get_state())
         except Exception as error:  # whatever the kernel raises, the present one goes on
-            self._desk.channel.send(SelectorSet(f"{type(error).__name__}: {error}"))
+            kind = "" if foreseen(error) else f"{type(error).__name__}: "
+            self._desk.channel.send(SelectorSet(f"{kind}{error}"))
             return
         self._selector = self._exchange.selector = fresh
         self._desk.channel.send(SelectorSet())
