@@ -133,8 +133,8 @@ def chronicle(ledger: Ledger) -> list[dict[str, Any]]:
     sessions = ledger.sessions()
     lines = [line for session in sessions for line in _session(session)]
     for change in changes(ledger):
-        who, what = change.by, change.text
-        lines.append(_line(change.time, change.at, who, what, deed=change.deed))
+        by_hand = {"deed": change.deed} if "@" in change.by else {}
+        lines.append(_line(change.time, change.at, change.by, change.text, **by_hand))
     lines += [
         _line(note.time, wall_clock(sessions, note.time), "the campaign", note.text)
         for note in ledger.notes()

@@ -43,6 +43,17 @@ _SLOW: Final = 8.0
 _BACK: Final = (State.FAILED, State.QUARANTINED, State.DROPPED)
 
 
+_STANDS: Final = {
+    State.QUEUED: "waits for its label already",
+    State.RUNNING: "is being labelled",
+    State.RETURNED: "has its label, on its way to the disk",
+    State.LABELLED: "has its label",
+    State.FAILED: "has failed",
+    State.QUARANTINED: "is under quarantine",
+    State.DROPPED: "was dropped",
+}
+
+
 class RefusedError(PalError):
     """What the operator asks cannot be done; the message says why."""
 
@@ -162,11 +173,15 @@ class Deeds:
         answers, self._answers = self._answers, []
         return answers
 
-    def _note(self, request: Request, text: str, **more: Any) -> str:
-        """Write down what was done, and show it."""
+    def note(self, request: Request, text: str, **more: Any) -> None:
+        """Write down what was done, and by whom."""
         change = Change(self._session.clock, request.by, request.at, request.deed, text, **more)
         self._books.record(change.note())
         self._session.live.standing.add(change)
+
+    def _note(self, request: Request, text: str, **more: Any) -> str:
+        """Write down what was done, and show it."""
+        self.note(request, text, **more)
         self._session.say(f"{request.by}: {text}")
         return text
 
@@ -187,7 +202,7 @@ class Deeds:
         if well:
             self._note(request, text)
         if refused:
-            raise RefusedError("\n".join([*([text] if text else []), *refused]))
+            raise RefusedError("\n".join([*refused, *([f"({text})"] if text else [])]))
         return text
 
     def _stands(self, number: int) -> tuple[ev.Candidate, State, State | None]:
@@ -201,14 +216,13 @@ class Deeds:
     def _drop(self, number: int, by: str) -> None:
         _, state, _ = self._stands(number)
         if state not in (State.QUEUED, State.RUNNING):
-            raise RefusedError(f"sample {number} is {state}: it waits for no label")
+            raise RefusedError(f"sample {number} {_STANDS[state]}; it waits for no label")
         self._session.feed(ev.SampleDropped(self._session.clock, number, by))
 
     def _requeue(self, number: int, by: str) -> None:
         candidate, state, ended = self._stands(number)
         if state not in (*_BACK, State.RUNNING):
-            why = "it waits for one" if state is State.QUEUED else "labels do not change"
-            raise RefusedError(f"sample {number} is {state}: {why}")
+            raise RefusedError(f"sample {number} {_STANDS[state]}")
         if not self._session.manager.rules.labelling:
             raise RefusedError(f"sample {number}: nobody labels, oracle.enabled = false")
         self._session.feed(ev.SampleRequeued(self._session.clock, candidate, by, ended))
@@ -217,7 +231,7 @@ class Deeds:
         number = int(request.arguments["sample"])
         candidate, state, ended = self._stands(number)
         if state in (State.LABELLED, State.RETURNED):
-            raise RefusedError(f"sample {number} has its label, and labels do not change")
+            raise RefusedError(f"sample {number} {_STANDS[state]}, and labels do not change")
         if arrays is None:
             raise RefusedError(f"sample {number}: the label did not come with the request")
         example = self._books.newest_label()

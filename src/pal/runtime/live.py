@@ -152,7 +152,8 @@ class Live:
         """Return the change that notes what the settings file has overruled, if anything."""
         if not self.overruled:
             return None
-        text = f"overruled {', '.join(self.overruled)}"
+        told = (f"{key} = {shown(new)}" for key, (_, new) in self.overruled.items())
+        text = f"{', '.join(told)}, which overrules a change by hand"
         return Change(clock, FILE, time.time(), "set", text, settings=self.overruled)
 
     def pairs(self, fresh: Settings, keys: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

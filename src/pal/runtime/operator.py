@@ -120,7 +120,9 @@ class Operator:
                 self._requests.finish(item)
                 # One left over from a session that was killed is not meant for this one.
                 if item.pid in (None, os.getpid()):
-                    self._session.request_stop(str(item.arguments["reason"]))
+                    reason = str(item.arguments["reason"])
+                    self._session.deeds.note(item, f"asked to stop: {reason}")
+                    self._session.request_stop(reason)
             elif self._session.directed and item.id not in self._under_way:
                 self._carry_out(item)
 
