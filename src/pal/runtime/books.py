@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,10 +63,8 @@ class Books:
 
     def label(self, time: float, answer: LabelDone, oracle: int) -> None:
         """Write a label."""
-        host = answer.host or socket.gethostname()
-        self.record(
-            entries.NewLabel(time, answer.identity, answer.label, oracle, host, answer.seconds)
-        )
+        where, seconds = answer.host, answer.seconds
+        self.record(entries.NewLabel(time, answer.identity, answer.label, oracle, where, seconds))
 
     def sample(self, identity: int) -> Sample:
         """Return a candidate's arrays."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from pal.errors import Failure
@@ -15,7 +15,7 @@ from pal.runtime import wire
 from pal.runtime.agent import Agent, Died, Left, Said
 from pal.runtime.agent import News as WorkerNews
 from pal.runtime.machines import HEAD, Machine
-from pal.runtime.messages import Ready
+from pal.runtime.messages import LabelDone, Ready
 from pal.runtime.node import PULSE, Node
 from pal.runtime.orders import Job, Key
 from pal.runtime.seats import Group, relocate, without
@@ -181,6 +181,10 @@ class Cluster:
         """Name the machine on which a worker is."""
         return self._machine(station.node).host
 
+    def located(self, station: Station, label: LabelDone) -> LabelDone:
+        """Return a label that says on which machine it was made."""
+        return label if label.host else replace(label, host=self.host(station))
+
     def jobs(self) -> list[Job]:
         """Return what the campaign's processes do, without those that were let go."""
         return [station.job for station in self.stations.values() if station.counts]
@@ -246,12 +250,11 @@ class Cluster:
 
     def _settle(self, station: Station) -> None:
         """Keep what a retired worker has counted, apart from one that gets its number."""
-        last = self._readings.pop((station.node, station.job.key), {})
-        before = self._readings.setdefault((_PAST, station.job.key), {})
-        names = {**before, **last}
-        self._readings[_PAST, station.job.key] = {
-            name: before.get(name, 0.0) + last.get(name, 0.0) for name in names
-        }
+        last = self._readings.pop((station.node, station.job.key), None)
+        before = self._readings.get((_PAST, station.job.key), {})
+        if last is not None:
+            sums = {name: value + before.get(name, 0.0) for name, value in last.items()}
+            self._readings[_PAST, station.job.key] = sums
 
     def _note(self, rank: int, readings: Mapping[Key, Mapping[str, float]]) -> None:
         for key, reading in readings.items():

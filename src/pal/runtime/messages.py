@@ -127,7 +127,7 @@ class LabelTask:
 
 @dataclass(frozen=True, slots=True)
 class LabelDone:
-    """The label of a sample, after so many seconds; `host` unless it is the agent's."""
+    """The label of a sample, after so many seconds; `host` unless it is the worker's."""
 
     oracle: int
     identity: int

@@ -124,7 +124,8 @@ class Reception:
         self._carrier.received(exchange.job.index, len(message.samples))
         self._session.propose(message)
 
-    def _on_label(self, _: Station, message: msg.LabelDone) -> None:
+    def _on_label(self, station: Station, message: msg.LabelDone) -> None:
+        message = self._cluster.located(station, message)
         self._carrier.answered(message.oracle, message)
         self._feed(ev.LabelReturned(self._clock, message.oracle, message.identity))
         self._carrier.unwanted(message.identity)

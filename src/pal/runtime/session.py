@@ -297,6 +297,7 @@ class Session:
             return
         message, (_, index) = news.message, news.key
         if isinstance(message, msg.LabelDone):
+            message = self.cluster.located(self.cluster.stations[news.key], message)
             with contextlib.suppress(LedgerError):
                 self._books.label(self.clock, message, message.oracle)
         elif isinstance(message, msg.NewWeights):
