@@ -267,6 +267,7 @@ def test_what_is_asked_of_a_campaign_at_rest_waits(run):
         ("move", {"count": 2, "source": "oracle", "target": "generator"}),
     ]
     assert all("@" in item["by"] for item in requests(run))
+    assert "Asked for drop (" in ask("status", run, width=300).stdout
 
 
 @pytest.mark.parametrize(

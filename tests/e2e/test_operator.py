@@ -51,6 +51,7 @@ def gated(tmp_path: Path, workers: int = 1) -> dict[str, Any]:
     return {
         "kernel": "operator_toys:Gated",
         "workers": workers,
+        "grace": 0.2,
         "options": {"gate": str(tmp_path / "gate")},
     }
 
@@ -262,8 +263,10 @@ def test_changes_hold_over_restarts_until_the_file_says_something_new(
         hand.do("set", changes={"queue.capacity": 9, "oracle.workers": 2, "oracle.deadline": 30})
         hand.do("set", changes={"oracle.deadline": None})
 
-    during(folder, deed)
-    second = run(folder, generator=QUIET, stop={"labels": number_of_labels(folder) + 5})
+    by_hand = {"oracle": [1]}
+    during(folder, deed, placement=by_hand)
+    more = {"labels": number_of_labels(folder) + 5}
+    second = run(folder, generator=QUIET, stop=more, placement=by_hand)
     assert any(note.startswith("queue.capacity = 9, changed by ") for note in second.notes)
     queue = {"capacity": 50}
     third = run(
@@ -402,6 +405,33 @@ def test_idle_workers_move_to_another_kernel(tmp_path: Path, folder: Path, hand:
         assert "two kernels" in hand.refused("move", count=1, source="oracle", target="oracle")
 
     during(folder, deed, oracle=gated(tmp_path, 3))
+
+
+def test_oracles_beyond_the_job_are_freed_and_not_counted(
+    tmp_path: Path, folder: Path, hand: Hand
+) -> None:
+    def deed() -> None:
+        running = eventually(
+            lambda: len(n := hand.states(State.RUNNING)) == 3 and n, "three labels at once"
+        )
+        told = hand.do("scale", kernel="oracle", count=2)
+        assert told == "oracle.workers = 2; started oracle-3", "1 and 2 are beyond the job"
+        eventually(lambda: len(hand.states(State.RUNNING)) == 4, "four labels at once")
+        hand.do("drop", samples=running)
+        (tmp_path / "gate").touch()
+        eventually(lambda: makers(tmp_path) >= {0, 1, 2, 3}, "labels of all oracles")
+        assert set(hand.states(State.DROPPED)) >= set(running)
+        before = number_of_labels(folder)
+        hand.do("scale", kernel="oracle", count=0)
+        eventually(lambda: not {"oracle-0", "oracle-3"} & oracles(folder), "two have gone")
+        eventually(lambda: number_of_labels(folder) > before + 4, "labels go on")
+
+    beyond = {
+        "executor": "concurrent.futures:ProcessPoolExecutor",
+        "executor_options": {"max_workers": 2},
+        "outside": 2,
+    }
+    during(folder, deed, oracle=gated(tmp_path) | beyond)
 
 
 # Requests -------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_onlookers_see_whole_samples_and_the_writer_goes_on(
         for child in children:
             assert child.stdout is not None
             assert child.stdout.readline() == "ready\n"
-        for number in range(150):
+        for number in range(100):
             sample, label = pair(number)
             writer.put(sample)
             writer.put(StateChange(0.0, number, State.RUNNING, "oracle 0, attempt 1", 1))
@@ -85,4 +85,4 @@ def test_onlookers_see_whole_samples_and_the_writer_goes_on(
     assert not errors
     assert [child.returncode for child in children] == [0, 0], results
     assert all(int(out) > 0 for out, _ in results)
-    assert len(durable) == 450
+    assert len(durable) == 300

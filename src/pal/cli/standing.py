@@ -13,6 +13,7 @@ from pal.ledger import changes
 from pal.ledger.directory import RunDirectory
 from pal.ledger.ledger import Ledger
 from pal.monitor.text import duration, figure, finite, plural, shown
+from pal.runtime.requests import Request, Requests
 
 _FAILURES = 5
 """The newest failures that are told; the ledger has them all."""
@@ -50,6 +51,11 @@ def standing(directory: RunDirectory) -> dict[str, Any]:
         "counts": counts,
         "snapshot": snapshot,
         "by_hand": by_hand,
+        "asked": [
+            {"deed": item.deed, "by": item.by, "at": item.at}
+            for item in Requests(directory.requests).news()
+            if isinstance(item, Request)
+        ],
         "failures": len(failures),
         "last_failures": [
             {"time": entry.time, "text": str(entry.failure).split("\n", 1)[0]}
@@ -138,6 +144,9 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     if snapshot.get("restarts"):
         lines.append(("Restarts", plural(snapshot["restarts"], "worker")))
     lines += [("" if place else "By hand", line) for place, line in enumerate(_hands(found))]
+    if found["asked"]:
+        deeds = (f"{item['deed']} ({item['by']})" for item in found["asked"])
+        lines.append(("Asked for", ", ".join(deeds)))
     if found["failures"]:
         lines.append(("Failures", f"{found['failures']:,} in all; the newest:"))
     return lines

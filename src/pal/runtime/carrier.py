@@ -204,11 +204,11 @@ class Carrier:
             self._cluster.send(exchange, msg.SetSelector(self.selector))
         self._cluster.send(exchange, msg.SetExploring(self._exploring))
 
-    def try_selector(self, options: Mapping[str, Any]) -> Station | None:
+    def try_selector(self, options: Mapping[str, Any], number: int) -> Station | None:
         """Have the first exchange select by other options; it answers `SelectorSet`."""
         exchange = next(iter(self._exchanges()), None)
         if exchange is not None:
-            self._cluster.send(exchange, msg.SetSelector(options))
+            self._cluster.send(exchange, msg.SetSelector(options, number))
         return exchange
 
     def set_selector(self, options: Mapping[str, Any]) -> None:

@@ -185,6 +185,11 @@ class Cluster:
         """Return a label that says on which machine it was made."""
         return label if label.host else replace(label, host=self.host(station))
 
+    @property
+    def restarts(self) -> int:
+        """How often workers have been started again."""
+        return sum(station.restarts for station in self.stations.values())
+
     def jobs(self) -> list[Job]:
         """Return what the campaign's processes do, without those that were let go."""
         return [station.job for station in self.stations.values() if station.counts]
@@ -245,7 +250,7 @@ class Cluster:
                 station.leaving = False
                 self._settle(station)
         elif isinstance(news, Said) and isinstance(news.message, Ready):
-            station.ready = True
+            station.ready = not station.retired
         self._news.append(news)
 
     def _settle(self, station: Station) -> None:

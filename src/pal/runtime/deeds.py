@@ -117,6 +117,7 @@ class Deeds:
         self._cluster = cluster
         self._scaling = Scaling(cluster, session, lose)
         self._trial: _Trial | None = None
+        self._trials = 0
         self._answers: list[tuple[Request, Answer]] = []
         self._deeds: dict[str, Callable[[Request, Sample | None], str | None]] = {
             "drop": lambda request, _: self._each(request, "dropped", self._drop),
@@ -145,11 +146,13 @@ class Deeds:
             session.feed(ev.KernelPaused(session.clock, kernel, True, by))
 
     def do(self, request: Request, arrays: Sample | None) -> Answer | None:
-        """Carry a request out; None: the answer comes later, with `late`.
+        """Carry a request out; None: the answer comes later, with `late`, or from a next session.
 
         Raises:
             LedgerError: the disk refuses to keep the change; it is to be asked for again.
         """
+        if self._session.manager.finished:
+            return None
         self._books.catch_up()
         try:
             deed = self._deeds.get(request.deed)
@@ -303,18 +306,20 @@ class Deeds:
             raise RefusedError("the selector was given as an object, and has no options to change")
         if self._trial is not None:
             raise RefusedError("another change of the selector is under way; try again")
-        station = self._carrier.try_selector(fresh.selector.options)
+        self._trials += 1
+        station = self._carrier.try_selector(fresh.selector.options, self._trials)
         if station is None:
             raise RefusedError("no exchange is up yet; try again")
         self._trial = _Trial(request, fresh, pairs, station, time.monotonic() + _SLOW)
 
-    def selector_set(self, station: Station, problem: str) -> None:
+    def selector_set(self, station: Station, answer: msg.SelectorSet) -> None:
         """Hear how an exchange took its new selector."""
         trial = self._trial
-        if trial is not None and station is trial.station:
-            self._judge(trial, problem)
-        elif problem:
-            self._session.say(f"{station.job.name} keeps its selector: {problem}", "warning")
+        if trial is not None and answer.number == self._trials:
+            self._judge(trial, answer.problem)
+        elif answer.problem:
+            name = station.job.name
+            self._session.say(f"{name} keeps its selector: {answer.problem}", "warning")
 
     def _judge(self, trial: _Trial, problem: str) -> None:
         self._trial = None

@@ -66,12 +66,15 @@ class SetSelector:
     """Judge by a selector with these options from now on; the answer is `SelectorSet`."""
 
     options: Mapping[str, Any]
+    number: int = 0
+    """Counts the changes that are tried; 0: it is known to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectorSet:
     """The selector has its new options; or it keeps the old ones, because of a problem."""
 
+    number: int
     problem: str = ""
 
 

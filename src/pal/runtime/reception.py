@@ -73,7 +73,7 @@ class Reception:
             msg.RoundDone: self._on_round_done,
             msg.Installed: self._on_installed,
             msg.Ranked: self._on_ranked,
-            msg.SelectorSet: lambda s, m: session.deeds.selector_set(s, m.problem),
+            msg.SelectorSet: lambda s, m: session.deeds.selector_set(s, m),
             msg.StopAsked: lambda _, m: session.request_stop(m.reason, patient=True),
             msg.Failed: self._on_failed,
         }
@@ -84,6 +84,12 @@ class Reception:
 
     def _feed(self, event: ev.Event) -> None:
         self._session.feed(event)
+
+    @property
+    def loss(self) -> float | None:
+        """The mean of the trainers' newest losses."""
+        losses = self.losses.values()
+        return sum(losses) / len(losses) if losses else None
 
     def catch_up(self) -> None:
         """Hear what came before there was a manager."""

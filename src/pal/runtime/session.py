@@ -180,13 +180,9 @@ class Session:
         self._take_snapshot()
 
     def _take_snapshot(self, final: bool = False) -> None:
-        assert self._manager is not None
-        losses = self._reception.losses
-        loss = sum(losses.values()) / len(losses) if losses else None
-        restarts = sum(station.restarts for station in self.cluster.stations.values())
-        snapshot = self._gauges.read(
-            self._manager, self.clock, loss, self.releases.version, restarts
-        )
+        loss, version = self._reception.loss, self.releases.version
+        restarts = self.cluster.restarts
+        snapshot = self._gauges.read(self.manager, self.clock, loss, version, restarts)
         self._told.append(snapshot)
         # A thousandth of the campaign's age between two: a week takes some ten thousand.
         if final or snapshot.time >= self._metric_at:
@@ -230,8 +226,7 @@ class Session:
 
     def feed(self, event: ev.Event) -> None:
         """Hand an event to the manager and carry out what it orders."""
-        assert self._manager is not None
-        for command in self._manager.handle(event):
+        for command in self.manager.handle(event):
             self._carrier.carry(command)
 
     def _hear(self, news: News) -> None:

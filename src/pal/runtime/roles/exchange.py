@@ -181,20 +181,20 @@ class ExchangeDesk:
         elif isinstance(message, NewLabels):
             self._learn(message)
         elif isinstance(message, SetSelector):
-            self._change_selector(message.options)
+            self._change_selector(message)
 
-    def _change_selector(self, options: Mapping[str, Any]) -> None:
+    def _change_selector(self, order: SetSelector) -> None:
         """Go on with a selector of other options that knows what the present one has learnt."""
         try:
-            fresh = self._build_selector(options)
+            fresh = self._build_selector(order.options)
             if hasattr(self._selector, "get_state") and hasattr(fresh, "set_state"):
                 fresh.set_state(self._selector.get_state())
         except Exception as error:  # whatever the kernel raises, the present one goes on
             kind = "" if foreseen(error) else f"{type(error).__name__}: "
-            self._desk.channel.send(SelectorSet(f"{kind}{error}"))
+            self._desk.channel.send(SelectorSet(order.number, f"{kind}{error}"))
             return
         self._selector = self._exchange.selector = fresh
-        self._desk.channel.send(SelectorSet())
+        self._desk.channel.send(SelectorSet(order.number))
 
     def _go_on(self) -> None:
         """Answer walkers that were held, once they may move and propose something again.
