@@ -338,6 +338,23 @@ def test_oracles_come_and_go(tmp_path: Path, folder: Path, hand: Hand) -> None:
     check_ledger(folder)
 
 
+def test_only_who_asks_for_workers_gets_them(tmp_path: Path, folder: Path, hand: Hand) -> None:
+    """One that died too often stays away until the operator wants as many as there were."""
+
+    def deed() -> None:
+        eventually(lambda: oracles(folder) == {"oracle-0", "oracle-1"}, "two oracles")
+        hand.do("pause", kernel="oracle")
+        eventually(lambda: not hand.states(State.RUNNING, State.RETURNED), "idle oracles")
+        kill(worker(folder, "oracle-1"))
+        eventually(lambda: oracles(folder) == {"oracle-0"}, "one is given up")
+        hand.set(queue__capacity=50)
+        assert oracles(folder) == {"oracle-0"}
+        assert "started oracle-2" in hand.do("scale", kernel="oracle", count=2)
+        eventually(lambda: oracles(folder) == {"oracle-0", "oracle-2"}, "two again")
+
+    during(folder, deed, oracle={"workers": 2}, restart={"budget": 0})
+
+
 def oracles(folder: Path) -> set[str]:
     return {name for name in processes_of(folder).values() if name.startswith("oracle")}
 

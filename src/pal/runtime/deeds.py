@@ -284,7 +284,7 @@ class Deeds:
         """Go by other settings from now on."""
         live = self._session.live
         before = live.settings
-        scaled = self._scaling.to(fresh)  # the one that may be refused: first
+        scaled = self._scaling.to(fresh, pairs)  # the one that may be refused: first
         live.settings = fresh
         if fresh.save_interval != before.save_interval:
             self._cluster.save_every(fresh.save_interval)

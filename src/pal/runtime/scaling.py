@@ -99,13 +99,16 @@ class Scaling:
         session = self._session
         return common_of(fresh, session.directory.path, session.kernels, session.home)
 
-    def to(self, fresh: Settings) -> list[str]:
-        """Have as many workers as these settings say; return what happens, in words.
+    def to(self, fresh: Settings, keys: Container[str]) -> list[str]:
+        """Have as many workers as these settings say, where `keys` name their number.
+
+        Returns what happens, in words. Who was given up counts as gone, and is replaced.
 
         Raises:
             SettingsError: it cannot be done, and nothing was.
         """
-        plans = [self._plan_oracles(fresh), self._plan_walkers(fresh)]
+        planners = {"oracle": self._plan_oracles, "generator": self._plan_walkers}
+        plans = [plan(fresh) for kernel, plan in planners.items() if SCALES[kernel] in keys]
         if self._session.manager.ending is not None and any(
             plan.come or plan.go for plan in plans
         ):
