@@ -18,6 +18,7 @@ from pal.runtime.campaign import Campaign
 ENDLESS: dict[str, Any] = {
     "generator": {"walkers": 4, "hosts": "each", "options": {"pause": 0.002}},
     "oracle": {"kernel": "toys:Slow", "options": {"seconds": 0.02}, "workers": 2, "grace": 2},
+    "selector": {"options": {"threshold": -1.0}},
     "stop": {"after": 60},
     "restart": {"delay": 0.01, "silence": 2},
 }

@@ -18,7 +18,11 @@ from pal.ledger.changes import changes, standing
 from pal.ledger.ledger import Ledger
 from pal.ledger.story import tell
 
-QUIET = {"walkers": 1, "options": {"pause": 0.005}}
+CALM: dict[str, Any] = {
+    "generator": {"walkers": 1, "options": {"pause": 0.005}},
+    "selector": {"options": {"threshold": -1.0}},
+}
+"""One walker without haste, of which every sample is worth a label, so that they never run out."""
 
 
 @pytest.fixture
@@ -44,7 +48,11 @@ def during(folder: Path, deed: Callable[[], None], **sections: Any) -> Run:
             stop(folder)
 
     with meanwhile(work):
-        return run(folder, **{"generator": QUIET, **sections})
+        return calmly(folder, **sections)
+
+
+def calmly(folder: Path, **sections: Any) -> Run:
+    return run(folder, **{**CALM, **sections})
 
 
 def gated(tmp_path: Path, workers: int = 1) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def test_a_sample_that_failed_in_an_earlier_session_is_queued_again(
     tmp_path: Path, folder: Path, hand: Hand
 ) -> None:
     oracle = {"kernel": "toys:Poisoned", "options": {"deed": "refuse", "above": -0.5}}
-    run(folder, generator=QUIET, oracle=oracle, stop={"labels": 2, "failures": None})
+    calmly(folder, oracle=oracle, stop={"labels": 2, "failures": None})
     (sample, *_) = hand.states(State.FAILED)
     hand.box.leave("requeue", {"samples": [sample]})
     hand.box.leave("label", {"sample": sample + 10**6}, np.zeros(1))
@@ -220,7 +228,7 @@ def test_a_stop_rule_is_changed_and_ends_the_campaign(folder: Path, hand: Hand) 
 
     walk = {"kernel": "toys:Stateful", "options": {"log": str(folder.parent), "pause": 0.005}}
     with meanwhile(deed):
-        done = run(folder, generator=walk | {"walkers": 1}, oracle={"kernel": "toys:Slow"})
+        done = calmly(folder, generator=walk | {"walkers": 1}, oracle={"kernel": "toys:Slow"})
     assert done.summary is not None
     assert done.summary.reason == "stop.labels = 10 reached"
     with Ledger.open_readonly(folder) as ledger:
@@ -266,16 +274,14 @@ def test_changes_hold_over_restarts_until_the_file_says_something_new(
     by_hand = {"oracle": [1]}
     during(folder, deed, placement=by_hand)
     more = {"labels": number_of_labels(folder) + 5}
-    second = run(folder, generator=QUIET, stop=more, placement=by_hand)
+    second = calmly(folder, stop=more, placement=by_hand)
     assert any(note.startswith("queue.capacity = 9, changed by ") for note in second.notes)
     queue = {"capacity": 50}
-    third = run(
-        folder, generator=QUIET, queue=queue, stop={"labels": number_of_labels(folder) + 5}
-    )
+    third = calmly(folder, queue=queue, stop={"labels": number_of_labels(folder) + 5})
     assert any("capacity = 50 now, and had 100" in note for note in third.notes)
     with Ledger.open_readonly(folder) as ledger:
         assert standing(ledger).settings == {"oracle.workers": (1, 2)}
-    fourth = run(folder, generator=QUIET, stop={"labels": number_of_labels(folder) + 5})
+    fourth = calmly(folder, stop={"labels": number_of_labels(folder) + 5})
     assert not any("capacity" in note for note in fourth.notes), "the file had its way for good"
 
 
@@ -471,9 +477,9 @@ def test_requests_that_make_no_sense_are_answered(folder: Path, hand: Hand) -> N
 def test_what_is_asked_of_a_campaign_that_rests_is_done_when_it_goes_on(
     folder: Path, hand: Hand
 ) -> None:
-    run(folder, generator=QUIET, stop={"labels": 3})
+    calmly(folder, stop={"labels": 3})
     hand.box.leave("set", {"changes": {"stop.labels": 8}})
-    done = run(folder, generator=QUIET, stop={"labels": 10**6})
+    done = calmly(folder, stop={"labels": 10**6})
     assert done.summary is not None
     assert done.summary.reason == "stop.labels = 8 reached"
 
@@ -485,5 +491,5 @@ def test_answers_nobody_reads_are_forgotten(folder: Path, hand: Hand) -> None:
         eventually(lambda: list((folder / "requests").glob("*.answer")), "an answer")
 
     during(folder, deed)
-    run(folder, generator=QUIET, stop={"labels": number_of_labels(folder) + 1})
+    calmly(folder, stop={"labels": number_of_labels(folder) + 1})
     assert not list((folder / "requests").iterdir())
