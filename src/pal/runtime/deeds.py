@@ -153,7 +153,12 @@ class Deeds:
         """
         if self._session.manager.finished:
             return None
+        self._books.catch_up()  # so that what is read of samples is all there is
+        answer = self._done(request, arrays)
         self._books.catch_up()
+        return answer
+
+    def _done(self, request: Request, arrays: Sample | None) -> Answer | None:
         try:
             deed = self._deeds.get(request.deed)
             if deed is None:
@@ -163,10 +168,7 @@ class Deeds:
             return Answer(False, str(error), error.exit_code)
         except (KeyError, TypeError, ValueError) as error:
             return Answer(False, f"the request makes no sense: {error!r}", 2)
-        if text is None:
-            return None
-        self._books.catch_up()
-        return Answer(True, text)
+        return None if text is None else Answer(True, text)
 
     def late(self) -> list[tuple[Request, Answer]]:
         """Return the answers that have come since the last call."""
