@@ -88,7 +88,7 @@ def test_a_quarantined_sample_tells_its_story_and_gets_its_label(
         assert "labels do not change" in hand.refused("label", np.zeros(1), sample=sample)
 
     oracle = {"kernel": "operator_toys:Mended", "options": {"flag": str(tmp_path / "mended")}}
-    during(folder, deed, oracle=oracle)
+    during(folder, deed, oracle=oracle | {"pause_after": None})
     with Ledger.open_readonly(folder) as ledger:
         (change,) = (change for change in changes(ledger) if change.deed == "requeue")
         sample = int(change.text.split()[-1])
@@ -148,7 +148,8 @@ def test_samples_are_dropped_from_the_queue_and_from_their_oracle(
 def test_a_sample_that_failed_in_an_earlier_session_is_queued_again(
     tmp_path: Path, folder: Path, hand: Hand
 ) -> None:
-    oracle = {"kernel": "toys:Poisoned", "options": {"deed": "refuse", "above": -0.5}}
+    refusing = {"deed": "refuse", "above": -0.5}
+    oracle = {"kernel": "toys:Poisoned", "options": refusing, "pause_after": None}
     calmly(folder, oracle=oracle, stop={"labels": 2, "failures": None})
     (sample, *_) = hand.states(State.FAILED)
     hand.box.leave("requeue", {"samples": [sample]})

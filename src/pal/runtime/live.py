@@ -20,8 +20,11 @@ OPTIONS: Final = "selector.options"
 LIVE: Final = (
     "generator.walkers",
     "model.reinitialise_every",
+    "oracle.backoff",
     "oracle.deadline",
     "oracle.grace",
+    "oracle.pause_after",
+    "oracle.probe_after",
     "oracle.retries",
     "oracle.workers",
     "queue.capacity",

@@ -11,10 +11,12 @@ from pal.building import METHODS, KernelSpec
 from pal.catalogue import check_installed, check_options
 from pal.errors import SettingsError
 from pal.exchange.batching import All, Batching, Ready
+from pal.runtime.labels import Sanity
 from pal.runtime.machines import HEAD, Machine, deal, spread, this_machine
 from pal.runtime.orders import Job
 from pal.runtime.outside.wanted import executor_spec
 from pal.runtime.seats import Group, Seats, proportional
+from pal.runtime.watch import REACT, limits
 from pal.settings import Settings
 
 
@@ -104,6 +106,9 @@ def _span(numbers: Sequence[int]) -> str:
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
 
 
+_SCREEN = "pal.kernels.selectors.parts.screen:Screen"
+
+
 def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
     """Return how each role's kernel is built.
 
@@ -120,6 +125,8 @@ def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
             found[role] = KernelSpec.of(role, section.kernel, section.options, paths)
     if settings.oracle.executor is not None:
         found["executor"] = executor_spec(settings.oracle, paths)
+    if settings.selector.reject.options:
+        found["screen"] = KernelSpec.of("screen", _SCREEN, settings.selector.reject.options)
     return found
 
 
@@ -163,11 +170,15 @@ def common_of(
         "seed": settings.seed,
         "home": home,
         "save_interval": settings.save_interval,
-        "restarts": settings.restart.budget,
+        "restarts": _first(settings.generator.restarts, settings.restart.budget),
         "walker_count": settings.generator.walkers,
         "member_count": settings.model.members,
         "training": settings.model.train,
     }
+
+
+def _first(own: int | None, otherwise: int) -> int:
+    return otherwise if own is None else own
 
 
 def by_hand(
@@ -283,6 +294,8 @@ class Builder:
         exchange = Job(
             "exchange",
             shard,
+            budget=model.restarts,
+            deadlines=limits(settings, REACT if seats else "predict", *(("step",) * tight)),
             shard=shard,
             threads=model.threads,
             members=() if seats else tuple(range(model.members)),
@@ -306,6 +319,8 @@ class Builder:
             Job(
                 "predictor",
                 first + place,
+                budget=model.restarts,
+                deadlines=limits(self._settings, "predict"),
                 shard=shard,
                 members=seat,
                 threads=model.threads,
@@ -326,6 +341,8 @@ class Builder:
             Job(
                 "generator",
                 first + place,
+                budget=generator.restarts,
+                deadlines=limits(self._settings, "step"),
                 shard=shard,
                 walkers=tuple(walkers),
                 threads=generator.threads,
@@ -378,6 +395,8 @@ def _place_trainers(settings: Settings, seats: Seats, common: dict[str, Any]) ->
         job = Job(
             "trainer",
             index,
+            budget=model.restarts,
+            deadlines=limits(settings, "train"),
             members=members,
             threads=model.threads,
             wanted=device_of(model.train_device, index),
@@ -399,16 +418,23 @@ def _place_oracles(settings: Settings, seats: Seats, common: dict[str, Any]) -> 
         seats.take(next(where, None), [oracle_job(settings, index, common)])
     if oracle.executor is not None:
         beyond = tuple(range(oracle.workers, oracle.places))
-        extra = _told_oracles(settings)
-        seats.take(HEAD, [Job("broker", 0, oracles=beyond, extra=extra, **common)])
+        more = _told_oracles(settings)
+        seats.take(HEAD, [Job("broker", 0, oracles=beyond, **common, **more)])
 
 
 def oracle_job(settings: Settings, index: int, common: dict[str, Any]) -> Job:
     """Return the job of one oracle; `common` is what all jobs are told."""
-    threads, extra = settings.oracle.threads, _told_oracles(settings)
-    return Job("oracle", index, threads=threads, oracles=(index,), extra=extra, **common)
+    threads, more = settings.oracle.threads, _told_oracles(settings)
+    return Job("oracle", index, threads=threads, oracles=(index,), **common, **more)
 
 
 def _told_oracles(settings: Settings) -> dict[str, Any]:
+    """Return what oracles are told besides."""
     oracle = settings.oracle
-    return {"count": oracle.places, "deadline": oracle.deadline, "threads": oracle.threads}
+    extra = {
+        "count": oracle.places,
+        "deadline": oracle.deadline,
+        "threads": oracle.threads,
+        "sanity": Sanity(oracle.bounds, oracle.converged),
+    }
+    return {"budget": oracle.restarts, "extra": extra}
