@@ -189,6 +189,24 @@ def test_labelling_rests_until_it_is_resumed_also_over_restarts(folder: Path, ha
         assert not standing(ledger).paused
 
 
+def test_labelling_that_has_paused_itself_is_resumed_by_hand(
+    tmp_path: Path, folder: Path, hand: Hand
+) -> None:
+    def deed() -> None:
+        hand.some(State.QUARANTINED)
+        eventually(lambda: "labelling paused" in snapshot(folder)["phase"], "a pause")
+        (tmp_path / "mended").touch()
+        before = number_of_labels(folder)
+        assert hand.do("resume", kernel="oracle") == "oracle resumed"
+        eventually(lambda: number_of_labels(folder) > before + 3, "labels again")
+        assert "not paused" in hand.refused("resume", kernel="oracle")
+
+    oracle = {"kernel": "operator_toys:Mended", "options": {"flag": str(tmp_path / "mended")}}
+    during(folder, deed, oracle=oracle | {"pause_after": 1, "probe_after": 1000.0})
+    with Ledger.open_readonly(folder) as ledger:
+        assert [note for note in ledger.notes("manager") if "labelling is paused" in note.text]
+
+
 def test_walkers_and_training_rest(folder: Path, hand: Hand) -> None:
     def deed() -> None:
         eventually(lambda: number_of_labels(folder) > 12, "labels")
