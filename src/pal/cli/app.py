@@ -30,6 +30,10 @@ EXIT_CODES = {
 }
 
 
+LOOK, CHANGE = "Look at a campaign", "Change a campaign while it runs"
+"""Headings of the help."""
+
+
 class _Commands(TyperGroup):
     """Turns PAL's errors into one clean message and an exit code."""
 
@@ -80,19 +84,19 @@ app.command()(project.init)
 app.command()(check)
 app.command()(campaign.run)
 app.command()(submit)
-app.command()(campaign.status)
+app.command(rich_help_panel=LOOK)(campaign.status)
 app.command()(campaign.stop)
-app.command()(samples.samples)
-app.command()(samples.show)
-app.command()(samples.history)
-app.command()(operator.drop)
-app.command()(operator.requeue)
-app.command()(operator.label)
-app.command()(operator.pause)
-app.command()(operator.resume)
-app.command("set")(operator.set_)
-app.command()(operator.scale)
-app.command()(operator.move)
+app.command(rich_help_panel=LOOK)(samples.samples)
+app.command(rich_help_panel=LOOK)(samples.show)
+app.command(rich_help_panel=LOOK)(samples.history)
+app.command(rich_help_panel=CHANGE)(operator.drop)
+app.command(rich_help_panel=CHANGE)(operator.requeue)
+app.command(rich_help_panel=CHANGE)(operator.label)
+app.command(rich_help_panel=CHANGE)(operator.pause)
+app.command(rich_help_panel=CHANGE)(operator.resume)
+app.command("set", rich_help_panel=CHANGE)(operator.set_)
+app.command(rich_help_panel=CHANGE)(operator.scale)
+app.command(rich_help_panel=CHANGE)(operator.move)
 app.command()(campaign.export)
 app.command()(project.kernels)
 app.command()(project.schema)
