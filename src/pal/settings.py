@@ -43,6 +43,15 @@ def _seconds(value: Any) -> Any:
     return _quantity(value, _UNITS)
 
 
+def seconds(text: str) -> float:
+    """Read a duration as the settings do: 90, "90 s", "15min", "2 h".
+
+    Raises:
+        ValueError: it is none.
+    """
+    return float(_seconds(text))
+
+
 def _bytes(value: Any) -> Any:
     number = _quantity(value, _BYTES)
     return int(number) if isinstance(number, float) else number
@@ -449,6 +458,15 @@ def merged(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]
                 raise SettingsError(f"{name} cannot be set: {section} is not a section")
         place[key] = value
     return data
+
+
+def altered(settings: Settings, changes: Mapping[str, Any], source: str) -> Settings:
+    """Return settings with other values, {dotted name: value}.
+
+    Raises:
+        SettingsError: as for a settings file; `source` begins the message.
+    """
+    return parse(merged(settings.model_dump(), changes), source)
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

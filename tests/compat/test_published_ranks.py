@@ -69,9 +69,7 @@ def test_a_plain_start_is_nobody_s_rank() -> None:
     assert not superfluous({"HOME": "/home/anna"})
 
 
-@pytest.mark.parametrize(
-    "library", ["Open MPI", pytest.param("MPICH", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("library", ["Open MPI", pytest.param("MPICH", marks=pytest.mark.slow)])
 def test_it_runs_under_mpirun_with_as_many_ranks_as_published(
     watched: Folder, library: str
 ) -> None:

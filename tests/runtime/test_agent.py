@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pal.runtime.agent import Agent, Died, Left, News, Said, Worker
 from pal.runtime.messages import LabelDone, LabelTask, Ready
 from pal.runtime.nursery import Birth, Kill, send_request
 from pal.runtime.orders import Job
+from pal.runtime.supervision import RestartBudget
 
 pytestmark = pytest.mark.usefixtures("left_clean")
 
@@ -191,6 +193,46 @@ def test_who_does_not_end_in_time_is_killed(house: Callable[..., House]) -> None
     found = home.close(patience=0.2)
     assert sum(isinstance(news, Left) for news in found) == 2
     assert not processes_of(home.folder)
+
+
+def test_a_worker_that_is_let_go_gives_back_what_it_had(house: Callable[..., House]) -> None:
+    home = house(count=2)
+    home.ready()
+    one, other = home.workers
+    board = one.roads.board.segment.fd
+    home.agent.retire(one.job.key)
+    home.agent.retire(one.job.key)
+    home.until(lambda: any(isinstance(news, Left) for news in home.news), "it leaves")
+    assert sum(isinstance(news, Left) for news in home.news) == 1
+    assert not home.deaths()
+    assert set(home.agent.read()) == {other.job.key}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(board)
+    home.ask(other)
+    home.until(lambda: home.said(LabelDone), "the other works on")
+
+
+def test_a_dead_worker_that_is_let_go_does_not_come_back(house: Callable[..., House]) -> None:
+    home = house(count=1)
+    (worker,) = home.workers
+    worker.budget = RestartBudget(10, 60.0)
+    home.ready()
+    kill(worker.pid)
+    home.until(home.deaths, "its death")
+    home.agent.retire(worker.job.key)
+    home.until(lambda: any(isinstance(news, Left) for news in home.news), "it leaves")
+    assert not home.agent.workers
+
+
+def test_workers_save_as_often_as_is_said_while_they_run(house: Callable[..., House]) -> None:
+    home = house(count=1)
+    (worker,) = home.workers
+    meter = worker.roads.meter(worker.job)
+    assert meter["saving"] == 0, "as the job says"
+    home.agent.save_every(0.25)
+    assert meter["saving"] == 0.25
+    roads = home.agent.start([replace(worker.job, index=7)])
+    assert roads.meter(home.agent.workers["oracle", 7].job)["saving"] == 0.25
 
 
 def test_ending_at_once_after_the_start_is_quick(house: Callable[..., House]) -> None:

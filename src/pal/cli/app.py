@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from pal.cli import campaign, project
+from pal.cli import campaign, operator, project, samples
 from pal.cli.check import check
 from pal.cli.submit import submit
 from pal.errors import PalError
@@ -28,6 +28,10 @@ EXIT_CODES = {
     75: "the time of the batch job is up; the same command goes on in another job",
     130: "interrupted (Ctrl-C) where there was nothing to end in good order",
 }
+
+
+LOOK, CHANGE = "Look at a campaign", "Change a campaign while it runs"
+"""Headings of the help."""
 
 
 class _Commands(TyperGroup):
@@ -80,8 +84,19 @@ app.command()(project.init)
 app.command()(check)
 app.command()(campaign.run)
 app.command()(submit)
-app.command()(campaign.status)
+app.command(rich_help_panel=LOOK)(campaign.status)
 app.command()(campaign.stop)
+app.command(rich_help_panel=LOOK)(samples.samples)
+app.command(rich_help_panel=LOOK)(samples.show)
+app.command(rich_help_panel=LOOK)(samples.history)
+app.command(rich_help_panel=CHANGE)(operator.drop)
+app.command(rich_help_panel=CHANGE)(operator.requeue)
+app.command(rich_help_panel=CHANGE)(operator.label)
+app.command(rich_help_panel=CHANGE)(operator.pause)
+app.command(rich_help_panel=CHANGE)(operator.resume)
+app.command("set", rich_help_panel=CHANGE)(operator.set_)
+app.command(rich_help_panel=CHANGE)(operator.scale)
+app.command(rich_help_panel=CHANGE)(operator.move)
 app.command()(campaign.export)
 app.command()(project.kernels)
 app.command()(project.convert)

@@ -40,8 +40,8 @@ Overrides: TypeAlias = Annotated[
 ]
 
 
-def overrides(assignments: Sequence[str] | None) -> dict[str, Any]:
-    """Read `key=value` texts as dotted names and values.
+def overrides(assignments: Sequence[str] | None, command: str = "--set") -> dict[str, Any]:
+    """Read `key=value` texts as dotted names and values; `command` is named in errors.
 
     Raises:
         SettingsError: one of them has no "=".
@@ -50,7 +50,9 @@ def overrides(assignments: Sequence[str] | None) -> dict[str, Any]:
     for text in assignments or ():
         name, sign, value = text.partition("=")
         if not (sign and name.strip()):
-            raise SettingsError(f"--set {text}: expected KEY=VALUE, e.g. --set oracle.workers=2")
+            raise SettingsError(
+                f"{command} {text}: expected KEY=VALUE, e.g. {command} oracle.workers=2"
+            )
         found[name.strip()] = _value(value.strip())
     return found
 

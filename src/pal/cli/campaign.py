@@ -23,6 +23,7 @@ from pal.cli.arguments import (
     read,
     run_directory,
 )
+from pal.cli.asking import campaign_in
 from pal.errors import LedgerError, PalError
 
 if TYPE_CHECKING:
@@ -188,34 +189,20 @@ def stop(
     ] = False,
 ) -> None:
     """Ask a running campaign to end in good order, as Ctrl-C does, from anywhere."""
+    from pal.runtime.requests import Requests
+
     directory = run_directory(target)
     holder = directory.holder()
     if holder is None:
-        _expect_campaign(directory)
+        campaign_in(directory.path)
         print(f"no campaign runs in {directory.path}")
         return
     for _ in range(2 if now else 1):
-        _request(directory, {"stop": reason, "pid": holder.get("pid")})
+        Requests(directory.requests).leave("stop", {"reason": reason}, pid=holder.get("pid"))
     print(f"asked {_who(holder)} to stop the campaign in {directory.path}")
     if wait:
         _await_end(directory, holder)
         print("it has ended")
-
-
-def _expect_campaign(directory: RunDirectory) -> None:
-    if not directory.ledger.exists():
-        raise LedgerError(
-            f"there is no campaign in {directory.path}; name the directory of a campaign, or "
-            "its settings file"
-        )
-
-
-def _request(directory: RunDirectory, request: dict[str, Any]) -> None:
-    """Leave a request where the running campaign looks for them every second."""
-    from pal.ledger.directory import write_atomically
-
-    directory.requests.mkdir(exist_ok=True)
-    write_atomically(directory.requests / f"{time.time_ns()}.json", json.dumps(request).encode())
 
 
 def _who(holder: dict[str, Any]) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pal.ledger import changes
 from pal.ledger.directory import RunDirectory
 from pal.ledger.ledger import Ledger
-from pal.monitor.text import duration, figure, finite, plural
+from pal.monitor.text import duration, figure, finite, plural, shown
+from pal.runtime.requests import Request, Requests
 
 _FAILURES = 5
 """The newest failures that are told; the ledger has them all."""
@@ -31,6 +33,7 @@ def standing(directory: RunDirectory) -> dict[str, Any]:
         metric = ledger.last_metric()
         sessions = ledger.sessions()
         failures = ledger.failures()
+        by_hand = _by_hand(changes.standing(ledger))
         counts = {state.value: count for state, count in ledger.counts().items()}
     last = sessions[-1] if sessions else None
     # The file is newer than the ledger by up to a second, and of no use after a crash.
@@ -47,6 +50,12 @@ def standing(directory: RunDirectory) -> dict[str, Any]:
         "ended": last.reason if last and last.end is not None else None,
         "counts": counts,
         "snapshot": snapshot,
+        "by_hand": by_hand,
+        "asked": [
+            {"deed": item.deed, "by": item.by, "at": item.at}
+            for item in Requests(directory.requests).news()
+            if isinstance(item, Request)
+        ],
         "failures": len(failures),
         "last_failures": [
             {"time": entry.time, "text": str(entry.failure).split("\n", 1)[0]}
@@ -55,6 +64,16 @@ def standing(directory: RunDirectory) -> dict[str, Any]:
     }
     plain: dict[str, Any] = finite(data)
     return plain
+
+
+def _by_hand(held: changes.Standing) -> list[dict[str, Any]]:
+    """Return what operators changed that still holds."""
+    told = [
+        {"what": f"{key} = {shown(new)}", "was": was, "by": held.by[key].by, "at": held.by[key].at}
+        for key, (was, new) in held.settings.items()
+    ]
+    paused = [(kernel, held.by[kernel]) for kernel in sorted(held.paused)]
+    return told + [{"what": f"{k} paused", "by": c.by, "at": c.at} for k, c in paused]
 
 
 def _job(directory: RunDirectory) -> dict[str, Any] | None:
@@ -124,9 +143,24 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("Training", _training(snapshot)))
     if snapshot.get("restarts"):
         lines.append(("Restarts", plural(snapshot["restarts"], "worker")))
+    lines += [("" if place else "By hand", line) for place, line in enumerate(_hands(found))]
+    if found["asked"]:
+        deeds = (f"{item['deed']} ({item['by']})" for item in found["asked"])
+        lines.append(("Asked for", ", ".join(deeds)))
     if found["failures"]:
         lines.append(("Failures", f"{found['failures']:,} in all; the newest:"))
     return lines
+
+
+def _hands(found: dict[str, Any]) -> list[str]:
+    """Say who changed what: what was changed together on one line."""
+    told: dict[tuple[str, float], list[str]] = {}
+    for change in found["by_hand"]:
+        told.setdefault((change["by"], change["at"]), []).append(change["what"])
+    return [
+        f"{', '.join(what)} ({by}, {duration(max(0.0, time.time() - at))} ago)"
+        for (by, at), what in told.items()
+    ]
 
 
 def _state(found: dict[str, Any]) -> str:

@@ -51,6 +51,8 @@ class KillOracle:
 
     oracle: int
     reason: str
+    kind: Literal["deadline", "ended"] = "deadline"
+    """As what its death is told; "ended": nothing failed."""
 
 
 @dataclass(frozen=True, slots=True)

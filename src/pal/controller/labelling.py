@@ -218,7 +218,7 @@ class Labelling:
         if taken is None:
             return self.queue.remove(sample), []
         oracle, entry, alive = taken
-        return entry, [KillOracle(oracle, reason)] if alive else []
+        return entry, [KillOracle(oracle, reason, "ended")] if alive else []
 
     def _bring_back(self, candidate: Candidate, ended: State | None) -> Entry | None:
         """Undo the end of a sample that ended without a label; None if it did not."""

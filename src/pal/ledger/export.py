@@ -85,7 +85,7 @@ def export_extxyz(ledger: Ledger, path: Path | str) -> int:
         LedgerError: samples or labels hold something else; it names the first.
         LedgerDiskError: the disk refused.
     """
-    frames = [_frame(item, ledger.file) for item in ledger.labelled()]
+    frames = [frame(item, ledger.file) for item in ledger.labelled()]
     write_atomically(Path(path), "".join(frames).encode())
     return len(frames)
 
@@ -154,7 +154,12 @@ def _own(record: Any) -> Any:
     return unnamed({name: np.array(array) for name, array in named(record).items()})
 
 
-def _frame(item: LabelledSample, file: Path) -> str:
+def frame(item: LabelledSample, file: Path) -> str:
+    """Return a sample, with its label unless that is empty, as one frame of extended XYZ.
+
+    Raises:
+        LedgerError: it is no sample of atoms, or its label does not fit the format.
+    """
     sample, label = named(item.sample), named(item.label)
     numbers = sample.get("numbers")
     positions = sample.get("positions")

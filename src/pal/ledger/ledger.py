@@ -32,6 +32,16 @@ from pal.transport.layout import unpack
 _CHUNK = 256
 """Rows fetched at once: a reader holds no lock longer than one such fetch takes."""
 
+SAMPLE_COLUMNS = "id, walker, version, uncertainty, state, attempts, created"
+
+
+def sample_row(row: Sequence[Any]) -> SampleRow:
+    """Return what `SAMPLE_COLUMNS` hold."""
+    number, walker, version, uncertainty, state, attempts, created = row
+    # SQLite keeps NaN as NULL.
+    doubt = math.nan if uncertainty is None else uncertainty
+    return SampleRow(Candidate(number, walker, version, doubt), State(state), attempts, created)
+
 
 class Ledger:
     """A campaign's samples, labels, moves, failures, metrics and sessions.
@@ -140,22 +150,15 @@ class Ledger:
         """Return the candidates in one of these states (none given: all), by their number."""
         wanted = states or tuple(State)
         found = self._all(
-            "SELECT id, walker, version, uncertainty, state, attempts, created FROM samples"
+            f"SELECT {SAMPLE_COLUMNS} FROM samples"
             f" WHERE state IN ({','.join('?' * len(wanted))}) ORDER BY id",
             *(state.value for state in wanted),
         )
-        return [
-            SampleRow(
-                # SQLite keeps NaN as NULL.
-                Candidate(
-                    number, walker, version, math.nan if uncertainty is None else uncertainty
-                ),
-                State(state),
-                attempts,
-                created,
-            )
-            for number, walker, version, uncertainty, state, attempts, created in found
-        ]
+        return [sample_row(row) for row in found]
+
+    def select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query of another module of the ledger; it must only read."""
+        return self._all(query, *values)
 
     def counts(self) -> dict[State, int]:
         """Return how many candidates are in each state."""

@@ -64,6 +64,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
 
 
+def ago(seconds: float) -> str:
+    """Write a time span in its largest unit, for a narrow column: 45 s, 12 min, 5 h, 3 d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
+
+
 def plural(number: int, noun: str) -> str:
     """Write a count with its noun: 1 restart, 1,200 restarts."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -111,6 +119,15 @@ def improvement(before: float, after: float) -> str:
 def times(ratio: float) -> str:
     """Write a ratio: 6.7 times, 120 times."""
     return f"{ratio:.2g} times" if ratio < 99.5 else f"{ratio:,.0f} times"
+
+
+def shown(value: Any) -> str:
+    """Write a value as people write it in settings."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def finite(data: Any) -> Any:

@@ -66,6 +66,8 @@ class Worker:
     condemned: bool = False
     """Whether its process was killed by an order that is not held against it."""
     ending: bool = False
+    retired: bool = False
+    """Whether it ends for good, while the campaign goes on."""
 
     @property
     def alive(self) -> bool:
@@ -127,6 +129,7 @@ class Agent:
     _kill_at: float = math.inf
     _give_up_at: float = math.inf
     _patience: float = 0.0
+    _save_every: float = 0.0
 
     def open(self) -> None:
         """Start the nursery, with room for many descriptors."""
@@ -159,6 +162,7 @@ class Agent:
             if job.process:
                 budget = self.budget if job.budget is None else job.budget
                 worker = Worker(job, roads, RestartBudget(budget, self.delay))
+                self._tell_interval(worker)
                 self.workers[job.key] = worker
                 self._bear(worker)
         return roads
@@ -342,6 +346,7 @@ class Agent:
         self._forget_walkers(worker)
         if worker.ending or (code == 0 and worker.job.role in ("evaluator", "sampler")):
             self._news.append(Left(worker.job.key))
+            self._clear(worker)
             return
         now = time.monotonic()
         failure = worker.last or self._crash(worker, code)
@@ -387,6 +392,37 @@ class Agent:
             self._resting.pop(worker.job.key, None)
             worker.roads.meter(worker.job).add("end")
             self.send(worker, Shutdown())
+
+    def retire(self, key: Key) -> None:
+        """Let a worker end for good; what it had is given back once it has."""
+        worker = self.workers.get(key)
+        if worker is None or worker.retired:
+            return
+        worker.retired = True
+        self.end([worker])
+        if worker.key not in self._by_key:  # it died, and waits to be started again
+            self._news.append(Left(key))
+            self._clear(worker)
+
+    def _clear(self, worker: Worker) -> None:
+        """Forget a retired worker, and its roads when nobody else is left on them."""
+        if not worker.retired:
+            return
+        del self.workers[worker.job.key]
+        roads = worker.roads
+        if not roads.apart and not any(other.roads is roads for other in self.workers.values()):
+            self._roads.remove(roads)
+            roads.close()
+
+    def save_every(self, seconds: float) -> None:
+        """Have all workers save their states so often, those that start later, too."""
+        self._save_every = max(seconds, 1e-6)  # 0 stands for none by hand
+        for worker in self.workers.values():
+            self._tell_interval(worker)
+
+    def _tell_interval(self, worker: Worker) -> None:
+        if self._save_every:
+            worker.roads.meter(worker.job).put("saving", self._save_every)
 
     def begin_to_close(self, patience: float) -> None:
         """Tell all workers to end; whoever takes over `patience` seconds is killed by `poll`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,17 @@ from pathlib import Path
 from pal.controller.events import Candidate
 from pal.errors import LedgerError
 from pal.ledger import entries
-from pal.ledger.ledger import Ledger
+from pal.ledger.entries import SampleRow
+from pal.ledger.ledger import SAMPLE_COLUMNS, Ledger, sample_row
 from pal.ledger.restore import Restored, restore
 from pal.ledger.writer import LedgerWriter
 from pal.monitor.metrics import Snapshot
 from pal.records import LabelledSample, Sample
 from pal.runtime.messages import LabelDone
 from pal.transport.doorbell import create_doorbell
+
+_PATIENCE = 30.0
+"""Seconds that the disk may take for all that waits."""
 
 
 class Books:
@@ -60,10 +63,8 @@ class Books:
 
     def label(self, time: float, answer: LabelDone, oracle: int) -> None:
         """Write a label."""
-        host = answer.host or socket.gethostname()
-        self.record(
-            entries.NewLabel(time, answer.identity, answer.label, oracle, host, answer.seconds)
-        )
+        where, seconds = answer.host, answer.seconds
+        self.record(entries.NewLabel(time, answer.identity, answer.label, oracle, where, seconds))
 
     def sample(self, identity: int) -> Sample:
         """Return a candidate's arrays."""
@@ -78,6 +79,28 @@ class Books:
     def labelled(self, identities: Sequence[int]) -> list[LabelledSample]:
         """Read labelled samples back."""
         return list(self._reader.labelled(identities)) if identities else []
+
+    def catch_up(self) -> None:
+        """Wait until all that was written is on the disk, so that what is read is all.
+
+        Raises:
+            LedgerError: the disk refuses.
+        """
+        self._writer.flush(_PATIENCE)
+
+    def row(self, identity: int) -> SampleRow | None:
+        """Return what the disk has of a sample besides its arrays."""
+        found = self._reader.select(f"SELECT {SAMPLE_COLUMNS} FROM samples WHERE id = ?", identity)
+        return sample_row(found[0]) if found else None
+
+    def newest_label(self) -> LabelledSample | None:
+        """Return the labelled sample that came last."""
+        found = self._reader.select("SELECT sample FROM labels ORDER BY seq DESC LIMIT 1")
+        return self.labelled([found[0][0]])[0] if found else None
+
+    def stored(self, identity: int) -> Sample:
+        """Return a sample's arrays from the disk."""
+        return self._reader.sample(identity)
 
     def durable(self) -> list[tuple[int, ...]]:
         """Return the samples whose labels have reached the disk since the last call."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from pal.controller import commands as cmd
 from pal.controller.commands import State
 from pal.errors import Failure
 from pal.ledger import entries
+from pal.ledger.story import attempt
 from pal.runtime import messages as msg
 from pal.runtime.books import Books
 from pal.runtime.cluster import Cluster, Station
@@ -41,12 +42,15 @@ class Carrier:
         self._grants = Grants()
         self._exploring = False
         self._hears_labels = False
+        self.selector: Mapping[str, Any] | None = None
+        """The selector's options, if they are others than those at the start."""
         self.finish: cmd.Finish | None = None
         self._carriers: dict[type, Callable[[Any], None]] = {
             cmd.Move: self._move,
             cmd.StartLabel: self._start_label,
             cmd.CommitLabel: self._commit_label,
             cmd.KillOracle: self._kill_oracle,
+            cmd.RetireOracle: self._retire_oracle,
             cmd.Teach: self._teach,
             cmd.FinishTraining: self._finish_training,
             cmd.Explore: self._explore,
@@ -80,13 +84,16 @@ class Carrier:
 
     def _start_label(self, order: cmd.StartLabel) -> None:
         self._working[order.oracle] = order.sample
-        detail = f"oracle {order.oracle}, attempt {order.attempt}"
+        oracle = self._oracle(order.oracle)
+        # Where an executor makes labels, the label tells where.
+        host = "" if oracle.job.role == "broker" else self._cluster.host(oracle)
+        detail = attempt(order.oracle, host, order.attempt)
         self._books.record(
             entries.StateChange(self._clock(), order.sample, State.RUNNING, detail, order.attempt)
         )
         sample = self._books.sample(order.sample)
         task = msg.LabelTask(order.oracle, order.sample, sample, order.attempt)
-        self._cluster.send(self._oracle(order.oracle), task)
+        self._cluster.send(oracle, task)
 
     def _commit_label(self, order: cmd.CommitLabel) -> None:
         answer, oracle = self._answers.pop(order.sample)
@@ -99,7 +106,10 @@ class Carrier:
         if station.job.role == "broker":
             self._cluster.send(station, msg.DropLabel(order.oracle))
         else:
-            self._cluster.kill(station, "deadline", order.reason)
+            self._cluster.kill(station, order.kind, order.reason)
+
+    def _retire_oracle(self, order: cmd.RetireOracle) -> None:
+        self._cluster.retire(self._oracle(order.oracle))
 
     def _teach(self, lesson: cmd.Teach) -> None:
         self._releases.store()
@@ -190,7 +200,21 @@ class Carrier:
         self._grants.welcome(exchange.job.index)
         self._send_grants()
         self._releases.welcome(exchange)
+        if self.selector is not None:
+            self._cluster.send(exchange, msg.SetSelector(self.selector))
         self._cluster.send(exchange, msg.SetExploring(self._exploring))
+
+    def try_selector(self, options: Mapping[str, Any], number: int) -> Station | None:
+        """Have the first exchange select by other options; it answers `SelectorSet`."""
+        exchange = next(iter(self._exchanges()), None)
+        if exchange is not None:
+            self._cluster.send(exchange, msg.SetSelector(options, number))
+        return exchange
+
+    def set_selector(self, options: Mapping[str, Any]) -> None:
+        """Have all exchanges select by other options, also those that start later."""
+        self.selector = options
+        self._cluster.spread(self._exchanges(), msg.SetSelector(options))
 
     def say_again(self) -> None:
         """Repeat what may have been on its way to many through a node that is lost."""

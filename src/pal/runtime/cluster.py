@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from pal.errors import Failure
@@ -15,15 +15,18 @@ from pal.runtime import wire
 from pal.runtime.agent import Agent, Died, Left, Said
 from pal.runtime.agent import News as WorkerNews
 from pal.runtime.machines import HEAD, Machine
-from pal.runtime.messages import Ready
+from pal.runtime.messages import LabelDone, Ready
 from pal.runtime.node import PULSE, Node
 from pal.runtime.orders import Job, Key
-from pal.runtime.seats import Group, relocate
+from pal.runtime.seats import Group, relocate, without
 from pal.transport.fabric import Fabric, Lost
 from pal.transport.parting import at_the_end
 
 _LAST_WORD = 5.0
 """Seconds to get rid of the last messages."""
+
+_PAST = -1
+"""In place of a node: counts of workers that were let go."""
 
 _LATE = 15.0
 """Seconds beyond its patience that a node may take to close."""
@@ -39,6 +42,14 @@ class Station:
     """Whether its process has come up, and is not known to have died since."""
     given_up: bool = False
     restarts: int = 0
+    retired: bool = False
+    """Whether the operator has let it go; its number may be given to another when it has left."""
+    leaving: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of those that the campaign has."""
+        return not self.retired and self.job.role != "sampler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,14 @@ class Cluster:
         """What joins the agents, for users."""
         return self._fabric.description
 
+    def introduction(self, summary: Sequence[str]) -> list[tuple[str, str]]:
+        """Say what is where, if there are several nodes; as (text, level)."""
+        lines = [(remark, "warning") for remark in self.remarks]
+        if len(self.machines) > 1:
+            head = f"{len(self.machines)} nodes over {self.description}:"
+            lines = [(line, "info") for line in (head, *summary)] + lines
+        return lines
+
     def open(self) -> None:
         """Get ready to start workers on the head's own node."""
         self._node.agent.open()
@@ -121,6 +140,8 @@ class Cluster:
             if job.process:
                 station = self.stations.setdefault(job.key, Station(job, group.node))
                 station.job, station.node = job, group.node
+                if station.retired:
+                    station.retired = station.given_up = False
         self._fabric.send(group.node, wire.Start(group.jobs))
         for job in group.jobs:
             if job.role == "exchange":
@@ -142,6 +163,46 @@ class Cluster:
     def kill(self, station: Station, kind: str, reason: str) -> None:
         """Kill a worker's process group; its death is told as this failure."""
         self._fabric.send(station.node, wire.Kill(station.job.key, kind, reason))
+
+    def retire(self, station: Station) -> None:
+        """Let a worker end for good: neither a death nor a lost node brings it back."""
+        station.retired = station.given_up = station.leaving = True
+        station.ready = False
+        rest = (without(group, station.job.key) for group in self._groups)
+        self._groups = [group for group in rest if group is not None]
+        self._fabric.send(station.node, wire.Retire(station.job.key))
+
+    def save_every(self, seconds: float) -> None:
+        """Have all workers save their states so often."""
+        for rank in (HEAD, *self._heard):
+            self._fabric.send(rank, wire.SaveEvery(seconds))
+
+    def host(self, station: Station) -> str:
+        """Name the machine on which a worker is."""
+        return self._machine(station.node).host
+
+    def located(self, station: Station, label: LabelDone) -> LabelDone:
+        """Return a label that says on which machine it was made."""
+        return label if label.host else replace(label, host=self.host(station))
+
+    @property
+    def restarts(self) -> int:
+        """How often workers have been started again."""
+        return sum(station.restarts for station in self.stations.values())
+
+    def jobs(self) -> list[Job]:
+        """Return what the campaign's processes do, without those that were let go."""
+        return [station.job for station in self.stations.values() if station.counts]
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The groups of workers, without those that were let go."""
+        return self._groups
+
+    @property
+    def living(self) -> list[Machine]:
+        """The nodes that are not lost."""
+        return self._living()
 
     def forgive(self, station: Station) -> None:
         """Do not hold its deaths so far against a worker."""
@@ -185,9 +246,20 @@ class Cluster:
             station.restarts += not news.given_up
         elif isinstance(news, Left):
             station.ready = False
+            if station.retired:
+                station.leaving = False
+                self._settle(station)
         elif isinstance(news, Said) and isinstance(news.message, Ready):
-            station.ready = True
+            station.ready = not station.retired
         self._news.append(news)
+
+    def _settle(self, station: Station) -> None:
+        """Keep what a retired worker has counted, apart from one that gets its number."""
+        last = self._readings.pop((station.node, station.job.key), None)
+        before = self._readings.get((_PAST, station.job.key), {})
+        if last is not None:
+            sums = {name: value + before.get(name, 0.0) for name, value in last.items()}
+            self._readings[_PAST, station.job.key] = sums
 
     def _note(self, rank: int, readings: Mapping[Key, Mapping[str, float]]) -> None:
         for key, reading in readings.items():
@@ -208,7 +280,7 @@ class Cluster:
         for (_, key), reading in self._readings.items():
             sums = totals.setdefault(key, dict.fromkeys(reading, 0.0))
             for name, value in reading.items():
-                sums[name] += value
+                sums[name] = sums.get(name, 0.0) + value
         return totals
 
     # Signs of life ---------------------------------------------------------------------------
@@ -238,6 +310,8 @@ class Cluster:
         for other in (HEAD, *self._heard):
             self._fabric.send(other, wire.Lose(rank, f"the campaign goes on without it: {reason}"))
         stations = [s for s in self.stations.values() if s.node == rank and not s.given_up]
+        for station in self.stations.values():
+            station.leaving &= station.node != rank
         for station in stations:
             station.ready = False
         moved, homeless = relocate(self._groups, self._living(rank), rank)

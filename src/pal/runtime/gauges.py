@@ -22,7 +22,7 @@ class Gauges:
     earlier sessions, from their last snapshot.
     """
 
-    jobs: Sequence[Job]
+    jobs: Callable[[], Sequence[Job]]
     readings: Callable[[], Mapping[Key, Mapping[str, float]]]
     past: Snapshot
     _last: dict[str, float] = field(default_factory=dict)
@@ -45,22 +45,20 @@ class Gauges:
         before, self._explored = self._explored, (samples, uncertain)
         return samples - before[0], uncertain - before[1]
 
-    def _of(self, role: str) -> list[Job]:
-        return [job for job in self.jobs if job.role == role]
-
     def _busy(self, readings: Mapping[Key, Mapping[str, float]]) -> dict[str, float]:
         """Busy seconds of each kernel in this session, summed over its processes."""
         totals: dict[str, float] = {}
-        for job in self.jobs:
-            kernel = KERNEL_OF.get(job.role, "prediction")
-            busy = readings.get(job.key, {}).get("busy", 0.0)
-            totals[kernel] = totals.get(kernel, 0.0) + busy
+        for (role, _), reading in readings.items():
+            if role != "sampler":
+                kernel = KERNEL_OF.get(role, "prediction")
+                totals[kernel] = totals.get(kernel, 0.0) + reading["busy"]
         return totals
 
     def _processes(self) -> Mapping[str, int]:
         counts: dict[str, int] = {}
-        remote = bool(self._of("predictor"))
-        for job in self.jobs:
+        jobs = self.jobs()
+        remote = any(job.role == "predictor" for job in jobs)
+        for job in jobs:
             # An exchange whose members live elsewhere only waits for the predictors.
             if not (remote and job.role == "exchange"):
                 kernel = KERNEL_OF.get(job.role, "prediction")
@@ -78,7 +76,9 @@ class Gauges:
         new = {name: value - self._last.get(name, 0.0) for name, value in seen.items()}
         processes = self._processes()
         utilisation = {
-            kernel: min(1.0, (busy[kernel] - self._last_busy.get(kernel, 0.0)) / span / count)
+            kernel: min(
+                1.0, (busy.get(kernel, 0.0) - self._last_busy.get(kernel, 0.0)) / span / count
+            )
             for kernel, count in processes.items()
         }
         self._last, self._last_busy, self._read_at = seen, busy, now

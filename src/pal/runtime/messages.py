@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pal.errors import Failure
 from pal.monitor.metrics import Evaluation
@@ -58,6 +59,23 @@ class SetExploring:
     """Let the walkers move, or hold them."""
 
     on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetSelector:
+    """Judge by a selector with these options from now on; the answer is `SelectorSet`."""
+
+    options: Mapping[str, Any]
+    number: int = 0
+    """Counts the changes that are tried; 0: it is known to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorSet:
+    """The selector has its new options; or it keeps the old ones, because of a problem."""
+
+    number: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +142,7 @@ class LabelTask:
 
 @dataclass(frozen=True, slots=True)
 class LabelDone:
-    """The label of a sample, after so many seconds; `host` unless it is the agent's."""
+    """The label of a sample, after so many seconds; `host` unless it is the worker's."""
 
     oracle: int
     identity: int

@@ -45,6 +45,8 @@ class Node:
             wire.Spread: lambda _, order: self._spread(order),
             wire.Kill: lambda _, order: self._kill(order),
             wire.Forgive: lambda _, order: self._forgive(order.key),
+            wire.Retire: lambda _, order: self.agent.retire(order.key),
+            wire.SaveEvery: lambda _, order: self.agent.save_every(order.seconds),
             wire.Lose: lambda _, order: self.lose(order.rank, order.reason),
             wire.Route: lambda _, order: self._route(order),
             wire.Close: lambda _, order: self._close(order),

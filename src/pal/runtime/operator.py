@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -10,12 +9,18 @@ from typing import Protocol
 
 from pal.controller import events as ev
 from pal.controller.commands import Finish
+from pal.errors import LedgerError
 from pal.ledger.directory import RunDirectory
 from pal.runtime.cluster import Signalled
+from pal.runtime.deeds import Deeds
 from pal.runtime.ending import outcome_of
 from pal.runtime.happenings import Outcome
 from pal.runtime.interrupts import WALLTIME, Interrupts
+from pal.runtime.requests import Answer, Request, Requests, Unreadable
 from pal.runtime.walltime import Walltime
+
+GLANCE = 0.1
+"""Seconds between two looks for requests."""
 
 HASTE = 10.0
 """Seconds after which trainers are not waited for when a batch system ends the job."""
@@ -23,6 +28,8 @@ HASTE = 10.0
 
 class Stoppable(Protocol):
     """What the operator needs of a session."""
+
+    deeds: Deeds
 
     @property
     def clock(self) -> float:
@@ -60,7 +67,9 @@ class Operator:
 
     def __init__(self, session: Stoppable, directory: RunDirectory, margin: float) -> None:
         self._session = session
-        self._requests = directory.requests
+        self._requests = Requests(directory.requests)
+        self._glance_at = 0.0
+        self._under_way: set[str] = set()
         self.interrupts = Interrupts()
         self._walltime = Walltime(margin)
         self._hurry_at = math.inf
@@ -76,6 +85,22 @@ class Operator:
         """Whether the batch system is about to kill this job."""
         return self._hurry_at < math.inf
 
+    def open(self) -> None:
+        """Get ready for requests."""
+        self._requests.open()
+
+    def glance(self) -> None:
+        """See, some times a second, whether somebody asks for something."""
+        now = time.monotonic()
+        if now < self._glance_at:
+            return
+        self._glance_at = now + GLANCE
+        if self._requests.stirred():
+            self._read_requests()
+        for request, answer in self._session.deeds.late():
+            self._under_way.discard(request.id)
+            self._requests.finish(request, answer)
+
     def look(self) -> None:
         """See, once a second, what was asked, and whether the time of the job is up."""
         self._read_requests()
@@ -85,18 +110,34 @@ class Operator:
             self._session.feed(ev.StopRequested(self._session.clock, "", continued=True))
 
     def _read_requests(self) -> None:
-        for path in sorted(self._requests.glob("*.json")):
-            try:
-                request = json.loads(path.read_text())
-            except ValueError as error:
-                request = {}
-                self._session.say(
-                    f"request {path.name} cannot be read and is ignored: {error}", "warning"
-                )
-            path.unlink()
-            # One left over from a session that was killed is not meant for this one.
-            if "stop" in request and request.get("pid", os.getpid()) == os.getpid():
-                self._session.request_stop(str(request["stop"]))
+        """Carry out what is asked, in order; but for the end, only a manager can."""
+        for item in self._requests.news():
+            if isinstance(item, Unreadable):
+                text = f"request {item.id} cannot be read and is ignored: {item.reason}"
+                self._session.say(text, "warning")
+                self._requests.finish(item)
+            elif item.deed == "stop":
+                self._requests.finish(item)
+                # One left over from a session that was killed is not meant for this one.
+                if item.pid in (None, os.getpid()):
+                    reason = str(item.arguments["reason"])
+                    self._session.deeds.note(item, f"asked to stop: {reason}")
+                    self._session.request_stop(reason)
+            elif self._session.directed and item.id not in self._under_way:
+                self._carry_out(item)
+
+    def _carry_out(self, request: Request) -> None:
+        try:
+            arrays = self._requests.arrays(request)
+            answer = self._session.deeds.do(request, arrays)
+        except LedgerError:
+            return  # the session ends for it, and the next one reads the request again
+        except (OSError, ValueError) as error:
+            answer = Answer(False, f"the label that came with it cannot be read: {error}", 4)
+        if answer is None:
+            self._under_way.add(request.id)
+        else:
+            self._requests.finish(request, answer)
 
     def _drain(self, reason: str) -> None:
         """End this session in good order, so that the next batch job can go on."""

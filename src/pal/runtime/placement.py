@@ -151,7 +151,20 @@ def place(
         SettingsError: numbers by hand do not fit the nodes, or what there is to place.
     """
     found = tuple(machines) or (this_machine(),)
-    common: dict[str, Any] = {
+    common = common_of(settings, directory, kernels, home)
+    seats = Seats(found)
+    shards = _shards(settings, found)
+    _place_walkers(settings, seats, shards, common | {"shard_count": len(shards)})
+    _place_trainers(settings, seats, common)
+    _place_oracles(settings, seats, common)
+    return Placement(seats.taken(), found)
+
+
+def common_of(
+    settings: Settings, directory: Path, kernels: dict[str, KernelSpec], home: Path | None
+) -> dict[str, Any]:
+    """Return what all jobs of a campaign are told."""
+    return {
         "kernels": kernels,
         "directory": directory,
         "seed": settings.seed,
@@ -162,12 +175,6 @@ def place(
         "member_count": settings.model.members,
         "training": settings.model.train,
     }
-    seats = Seats(found)
-    shards = _shards(settings, found)
-    _place_walkers(settings, seats, shards, common | {"shard_count": len(shards)})
-    _place_trainers(settings, seats, common)
-    _place_oracles(settings, seats, common)
-    return Placement(seats.taken(), found)
 
 
 def _first(own: int | None, otherwise: int) -> int:
@@ -220,7 +227,7 @@ def _place_walkers(
     settings: Settings, seats: Seats, shards: dict[int, int], common: dict[str, Any]
 ) -> None:
     crews = _crews(settings, seats.machines, shards)
-    builder = _Builder(settings, common)
+    builder = Builder(settings, common)
     outposts: dict[int, list[Job]] = {rank: [] for rank in shards}
     sizes = {rank: len(crews.get(rank, ())) for rank in shards}
     relays = []
@@ -264,14 +271,16 @@ def _crews(
     return crews
 
 
-class _Builder:
+class Builder:
     """Makes the jobs of shards and relays, counting hosts and predictors over all nodes."""
 
-    def __init__(self, settings: Settings, common: dict[str, Any]) -> None:
+    def __init__(
+        self, settings: Settings, common: dict[str, Any], hosts: int = 0, predictors: int = 0
+    ) -> None:
         self._settings = settings
         self._common = common
-        self._hosts = 0
-        self._predictors = 0
+        self._hosts = hosts
+        self._predictors = predictors
 
     def shard(
         self, shard: int, crew: tuple[int, ...], predictors: int, outposts: list[Job]
@@ -405,18 +414,27 @@ def _place_oracles(settings: Settings, seats: Seats, common: dict[str, Any]) -> 
         return
     fixed = by_hand("oracle", settings.placement.oracle, len(seats.machines), oracle.workers)
     where = seats.by_hand(fixed)
-    count = oracle.places
-    sanity = Sanity(oracle.bounds, oracle.converged)
+    for index in range(oracle.workers):
+        seats.take(next(where, None), [oracle_job(settings, index, common)])
+    if oracle.executor is not None:
+        beyond = tuple(range(oracle.workers, oracle.places))
+        more = _told_oracles(settings)
+        seats.take(HEAD, [Job("broker", 0, oracles=beyond, **common, **more)])
+
+
+def oracle_job(settings: Settings, index: int, common: dict[str, Any]) -> Job:
+    """Return the job of one oracle; `common` is what all jobs are told."""
+    threads, more = settings.oracle.threads, _told_oracles(settings)
+    return Job("oracle", index, threads=threads, oracles=(index,), **common, **more)
+
+
+def _told_oracles(settings: Settings) -> dict[str, Any]:
+    """Return what oracles are told besides."""
+    oracle = settings.oracle
     extra = {
-        "count": count,
+        "count": oracle.places,
         "deadline": oracle.deadline,
         "threads": oracle.threads,
-        "sanity": sanity,
+        "sanity": Sanity(oracle.bounds, oracle.converged),
     }
-    common = common | {"budget": oracle.restarts, "extra": extra}
-    for index in range(oracle.workers):
-        job = Job("oracle", index, threads=oracle.threads, oracles=(index,), **common)
-        seats.take(next(where, None), [job])
-    if oracle.executor is not None:
-        beyond = tuple(range(oracle.workers, count))
-        seats.take(HEAD, [Job("broker", 0, oracles=beyond, **common)])
+    return {"budget": oracle.restarts, "extra": extra}

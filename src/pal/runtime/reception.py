@@ -53,14 +53,12 @@ class Reception:
         carrier: Carrier,
         releases: Releases,
         directory: RunDirectory,
-        walkers: int,
     ) -> None:
         self._session = session
         self._cluster = cluster
         self._carrier = carrier
         self._releases = releases
         self._directory = directory
-        self._walkers = walkers
         self._held: list[tuple[Station, Said | Died | Left]] = []
         self._lost: set[int] = set()
         self.losses: dict[int, float] = {}
@@ -76,6 +74,7 @@ class Reception:
             msg.RoundDone: self._on_round_done,
             msg.Installed: self._on_installed,
             msg.Ranked: self._on_ranked,
+            msg.SelectorSet: lambda s, m: session.deeds.selector_set(s, m),
             msg.Distrusted: self._on_distrusted,
             msg.StopAsked: lambda _, m: session.request_stop(m.reason, patient=True),
             msg.Failed: self._on_failed,
@@ -94,6 +93,12 @@ class Reception:
         if failure.kind == InterfaceError.__name__:
             error = KernelError(str(replace(failure, traceback="")))
             self._session.end(Outcome(str(error), True, error))
+
+    @property
+    def loss(self) -> float | None:
+        """The mean of the trainers' newest losses."""
+        losses = self.losses.values()
+        return sum(losses) / len(losses) if losses else None
 
     def catch_up(self) -> None:
         """Hear what came before there was a manager."""
@@ -136,7 +141,8 @@ class Reception:
         self._carrier.received(exchange.job.index, len(message.samples))
         self._session.propose(message)
 
-    def _on_label(self, _: Station, message: msg.LabelDone) -> None:
+    def _on_label(self, station: Station, message: msg.LabelDone) -> None:
+        message = self._cluster.located(station, message)
         self._carrier.answered(message.oracle, message)
         self._feed(ev.LabelReturned(self._clock, message.oracle, message.identity))
         self._carrier.unwanted(message.identity)
@@ -202,9 +208,17 @@ class Reception:
     def _lose(self, walkers: Iterable[int], failure: Failure) -> None:
         """Note walkers that were given up; end the campaign when none is left to explore."""
         self._lost.update(walkers)
-        if len(self._lost) == self._walkers:
+        if not self._walkers_left():
             error = WorkerError(f"every walker was given up; the last one: {failure}")
             self._session.end(Outcome(str(error), True, error))
+
+    def _walkers_left(self) -> bool:
+        """Whether a walker is neither given up nor let go by the operator."""
+        return any(
+            not self._lost.issuperset(station.job.walkers)
+            for station in self._cluster.stations.values()
+            if station.job.role in ("generator", "exchange") and not station.retired
+        )
 
     def _welcome(self, station: Station, message: msg.Ready) -> None:
         """Bring a worker that has just come up, first or again, to where the campaign is."""
@@ -224,7 +238,8 @@ class Reception:
 
     def _hear_death(self, station: Station, news: Died) -> None:
         failure = self._miss(station, news.failure)
-        self._report(failure)
+        if failure.kind != "ended":  # by order, with nothing amiss
+            self._report(failure)
         if news.given_up:
             self._given_up(station, failure)
 
@@ -242,10 +257,14 @@ class Reception:
         elif role == "trainer":
             self._feed(ev.TrainerLost(self._clock, index, failure))
         elif role in ("exchange", "predictor"):
-            self._carrier.lost_predictor(station)
-            if self._releases.everywhere:  # it may be the one that the others waited for
-                self._tell_version()
+            self.let_go(station)
         return failure
+
+    def let_go(self, station: Station) -> None:
+        """Wait no more for a worker that predicts."""
+        self._carrier.lost_predictor(station)
+        if self._releases.everywhere:  # it may be the one that the others waited for
+            self._tell_version()
 
     def _tell_version(self) -> None:
         complete = self._releases.complete
@@ -280,7 +299,7 @@ class Reception:
         if failure.kind == "NodeLost":
             text = f"there is no room elsewhere for {station.job.name}"
         # Hosts that died in the same moment, of which nobody has told yet, are not alive either.
-        exploring = role == "generator" and len(self._lost) < self._walkers
+        exploring = role == "generator" and self._walkers_left()
         if exploring or (role in (*_LABELLING, "exchange") and others):
             self._session.say(f"{text}; {len(others)} others go on", "warning")
             return

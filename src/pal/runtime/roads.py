@@ -32,6 +32,8 @@ class Roads:
         }
         self.centre = next((job for job in jobs if job.role in ("exchange", "relay")), None)
         """The exchange, or what stands for it."""
+        self.apart = not all(job.process for job in jobs)
+        """Whether an agent stands here for what is on another node."""
         self.hosts = [job for job in jobs if job.role in ("generator", "outpost")]
         predictors = [job for job in jobs if job.role == "predictor"]
         self.slot_size = slot_size

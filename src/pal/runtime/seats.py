@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pal.runtime.machines import Machine
-from pal.runtime.orders import Job
+from pal.runtime.orders import Job, Key
 
 
 def proportional(count: int, weights: Sequence[int]) -> list[int]:
@@ -101,6 +101,24 @@ class Seats:
 
 def _pinned(jobs: Sequence[Job], free: Iterator[int]) -> tuple[Job, ...]:
     return tuple(replace(job, cores=tuple(next(free) for _ in range(job.load))) for job in jobs)
+
+
+def without(group: Group, key: Key) -> Group | None:
+    """Return a group whose worker `key` is let go; None if nobody is left.
+
+    Should the group move to another node, its exchange has no rows for walkers that are gone.
+    """
+    jobs = [job for job in group.jobs if job.key != key]
+    hosts = [job for job in jobs if job.role in ("generator", "outpost")]
+    rows = tuple(walker for host in hosts for walker in host.walkers)
+    host_of = tuple(place for place, host in enumerate(hosts) for _ in host.walkers)
+    left = [
+        replace(job, rows=rows, host_of=host_of)
+        if job.role == "exchange" and not job.walkers
+        else job
+        for job in jobs
+    ]
+    return replace(group, jobs=tuple(left)) if left else None
 
 
 def relocate(

@@ -23,11 +23,13 @@ from pal.runtime.agent import Said
 from pal.runtime.books import Books
 from pal.runtime.carrier import Carrier
 from pal.runtime.cluster import Cluster, News, NodeLost, Signalled
+from pal.runtime.deeds import Deeds
 from pal.runtime.ending import outcome_of
 from pal.runtime.gauges import Gauges
 from pal.runtime.happenings import Happening, Note, Outcome
 from pal.runtime.labels import clear
-from pal.runtime.operator import HASTE, Operator
+from pal.runtime.live import Live
+from pal.runtime.operator import GLANCE, HASTE, Operator
 from pal.runtime.orders import Job
 from pal.runtime.placement import Placement, place, specs
 from pal.runtime.reception import Reception
@@ -55,7 +57,8 @@ class Session:
         home: Path | None,
         cluster: Cluster,
     ) -> None:
-        self.settings = settings
+        self.live = Live(settings, directory.path)
+        settings = self.live.settings
         self.directory = directory
         self.paths = paths
         self.home = home
@@ -69,13 +72,13 @@ class Session:
         self.releases.restore(settings.model.weights)
         self._books = Books(directory.path)
         self._carrier = Carrier(cluster, self._books, self.releases, lambda: self.clock, self.say)
-        self._gauges = Gauges(self.placement.jobs, cluster.readings, self._books.last)
+        self._gauges = Gauges(cluster.jobs, cluster.readings, self._books.last)
         self._operator = Operator(
             self, directory, settings.oracle.grace + settings.stop.before_end
         )
-        self._reception = Reception(
-            self, cluster, self._carrier, self.releases, directory, settings.generator.walkers
-        )
+        self._reception = Reception(self, cluster, self._carrier, self.releases, directory)
+        self.deeds = Deeds(self, self._books, self._carrier, cluster, self._reception.let_go)
+        self.initial = self._books.initial
         self._manager: Manager | None = None
         self._identities = itertools.count(self._books.past.next_sample)
         self._told: list[Happening] = []
@@ -87,6 +90,17 @@ class Session:
     def clock(self) -> float:
         """Campaign time in seconds: that of all sessions, without the pauses between them."""
         return self._books.past.elapsed + time.monotonic() - self._start
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they hold: those of the file, and what was changed by hand."""
+        return self.live.settings
+
+    @property
+    def manager(self) -> Manager:
+        """The manager that leads; there is one when `directed`."""
+        assert self._manager is not None
+        return self._manager
 
     @property
     def directed(self) -> bool:
@@ -110,7 +124,8 @@ class Session:
     def _open(self) -> None:
         for folder in (self.directory.logs, self.directory.states, self.directory.requests):
             folder.mkdir(exist_ok=True)
-        settings = json.dumps(dump(self.settings))
+        self._operator.open()
+        settings = json.dumps(dump(self.live.filed))
         self._books.record(
             entries.SessionStarted(
                 self.clock, time.time(), socket.gethostname(), os.getpid(), __version__, settings
@@ -120,7 +135,8 @@ class Session:
         self.cluster.open()
         self.cluster.watch(self._books.fd, self._take_durable)
         self.cluster.watch(self._operator.interrupts.fd, self._operator.take_signals)
-        self._present_nodes()
+        for text, level in self.cluster.introduction(self.placement.summary()):
+            self.say(text, level)
         for group in self.placement.groups:
             self.cluster.start(group)
         initial = "initial" in self.kernels and not self._books.past.next_sample
@@ -131,18 +147,9 @@ class Session:
         else:
             self.direct(())
 
-    def _present_nodes(self) -> None:
-        """Say what is where, if there are several nodes."""
-        if len(self.cluster.machines) > 1:
-            self.say(f"{len(self.cluster.machines)} nodes over {self.cluster.description}:")
-            for line in self.placement.summary():
-                self.say(line)
-        for remark in self.cluster.remarks:
-            self.say(remark, "warning")
-
     def _loop(self) -> Iterator[Happening]:
         while self._carrier.finish is None and self.outcome is None:
-            wait = self._tick_at - time.monotonic()
+            wait = min(GLANCE, self._tick_at - time.monotonic())
             for news in self.cluster.poll(max(0.0, wait)):
                 self._hear(news)
             self._tick()
@@ -159,6 +166,7 @@ class Session:
         if self._books.error is not None:
             self.end(Outcome(str(self._books.error), True, self._books.error))
             return
+        self._operator.glance()
         if time.monotonic() < self._tick_at:
             return
         self._tick_at = time.monotonic() + TICK
@@ -172,13 +180,9 @@ class Session:
         self._take_snapshot()
 
     def _take_snapshot(self, final: bool = False) -> None:
-        assert self._manager is not None
-        losses = self._reception.losses
-        loss = sum(losses.values()) / len(losses) if losses else None
-        restarts = sum(station.restarts for station in self.cluster.stations.values())
-        snapshot = self._gauges.read(
-            self._manager, self.clock, loss, self.releases.version, restarts
-        )
+        loss, version = self._reception.loss, self.releases.version
+        restarts = self.cluster.restarts
+        snapshot = self._gauges.read(self.manager, self.clock, loss, version, restarts)
         self._told.append(snapshot)
         # A thousandth of the campaign's age between two: a week takes some ten thousand.
         if final or snapshot.time >= self._metric_at:
@@ -208,10 +212,11 @@ class Session:
 
     def direct(self, initial: tuple[Sample, ...]) -> None:
         """Begin to be directed by a manager, once the initial samples are known."""
-        count = len(initial) or self._books.initial
+        self.initial = count = len(initial) or self.initial
         self._manager = Manager(
             rules_of(self.settings, self.placement, count), restored_of(self._books.past)
         )
+        self.deeds.take_up()
         self.feed(ev.Tick(self.clock))
         if initial:
             self.propose(msg.Proposal(initial, [-1] * count, [float("inf")] * count, 0))
@@ -221,8 +226,7 @@ class Session:
 
     def feed(self, event: ev.Event) -> None:
         """Hand an event to the manager and carry out what it orders."""
-        assert self._manager is not None
-        for command in self._manager.handle(event):
+        for command in self.manager.handle(event):
             self._carrier.carry(command)
 
     def _hear(self, news: News) -> None:
@@ -288,6 +292,7 @@ class Session:
             return
         message, (_, index) = news.message, news.key
         if isinstance(message, msg.LabelDone):
+            message = self.cluster.located(self.cluster.stations[news.key], message)
             with contextlib.suppress(LedgerError):
                 self._books.label(self.clock, message, message.oracle)
         elif isinstance(message, msg.NewWeights):

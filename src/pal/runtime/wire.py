@@ -90,6 +90,20 @@ class Forgive:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """Let a worker end, and do not start it again: it is not needed any more."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class SaveEvery:
+    """Seconds between two savings of states, for workers of now and later."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where the committee of a shard is from now on."""
 

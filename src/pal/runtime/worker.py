@@ -88,6 +88,11 @@ class Desktop:
         return True
 
     @property
+    def save_interval(self) -> float:
+        """Seconds between two savings of states, as they are at present."""
+        return self.meter["saving"] or self.job.save_interval
+
+    @property
     def told_to_end(self) -> bool:
         """Whether a `Shutdown` is on its way; for who waits elsewhere than at the channel."""
         return self.meter["end"] != 0

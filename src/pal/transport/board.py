@@ -26,6 +26,7 @@ COLUMNS = (
     "alive",  # monotonic time of the last sign of life: a call began or ended, mail was read
     "mail",  # messages the agent has sent to this worker; a worker in a hot loop looks here
     "end",  # not 0 once the agent has told this worker to end
+    "saving",  # seconds between two savings of states; 0: as the worker was told at birth
 )
 _ROW = len(COLUMNS) * 8
 _INDEX = {name: index for index, name in enumerate(COLUMNS)}
@@ -76,6 +77,10 @@ class Meter:
     def add(self, column: str, amount: float = 1.0) -> None:
         """Count."""
         self._row[_INDEX[column]] += amount
+
+    def put(self, column: str, value: float) -> None:
+        """Set a number."""
+        self._row[_INDEX[column]] = value
 
     def busy_until(self, now: float) -> float:
         """Seconds of work, the present piece included; `now` is a monotonic time."""

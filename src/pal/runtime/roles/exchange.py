@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pal.building import build_committee, close
-from pal.errors import Failure
+from pal.errors import Failure, foreseen
 from pal.exchange.loop import Exchange, Predicts
 from pal.exchange.screening import Screen, Screening
 from pal.exchange.walkers import LocalWalkers, Outbox, SharedWalkers, Walkers
@@ -26,7 +27,9 @@ from pal.runtime.messages import (
     Proposal,
     Ranked,
     RankSamples,
+    SelectorSet,
     SetExploring,
+    SetSelector,
     Shutdown,
 )
 from pal.runtime.pool import Pool
@@ -100,9 +103,7 @@ class ExchangeDesk:
         self._local: Reserve | None = None
         self._pool: Pool | None = None
         self._save_at = time.monotonic() + job.save_interval
-        selector: Selector = job.kernels["selector"].build(
-            desk.context("selector", job.index, job.shard_count)
-        )
+        selector = self._build_selector(job.kernels["selector"].options)
         state = desk.run.load_state("selector", job.index)
         if state is not None and hasattr(selector, "set_state"):
             selector.set_state(state)
@@ -121,6 +122,12 @@ class ExchangeDesk:
             numbers=np.array(job.rows, np.intp),
             screening=self._build_screening(),
         )
+
+    def _build_selector(self, options: Mapping[str, Any]) -> Selector:
+        job = self._desk.job
+        context = self._desk.context("selector", job.index, job.shard_count)
+        selector: Selector = replace(job.kernels["selector"], options=options).build(context)
+        return selector
 
     def _build_screening(self) -> Screening | None:
         spec = self._desk.job.kernels.get("screen")
@@ -187,7 +194,7 @@ class ExchangeDesk:
             self._pool.save()
         if hasattr(self._selector, "get_state"):
             self._desk.run.save_state("selector", self._desk.job.index, self._selector.get_state())
-        self._save_at = time.monotonic() + self._desk.job.save_interval
+        self._save_at = time.monotonic() + self._desk.save_interval
 
     def _read_mail(self) -> bool:
         """Do what the agent asks; False when it asks for the end."""
@@ -211,6 +218,21 @@ class ExchangeDesk:
             self._rank(message)
         elif isinstance(message, NewLabels):
             self._learn(message)
+        elif isinstance(message, SetSelector):
+            self._change_selector(message)
+
+    def _change_selector(self, order: SetSelector) -> None:
+        """Go on with a selector of other options that knows what the present one has learnt."""
+        try:
+            fresh = self._build_selector(order.options)
+            if hasattr(self._selector, "get_state") and hasattr(fresh, "set_state"):
+                fresh.set_state(self._selector.get_state())
+        except Exception as error:  # whatever the kernel raises, the present one goes on
+            kind = "" if foreseen(error) else f"{type(error).__name__}: "
+            self._desk.channel.send(SelectorSet(order.number, f"{kind}{error}"))
+            return
+        self._selector = self._exchange.selector = fresh
+        self._desk.channel.send(SelectorSet(order.number))
 
     def _go_on(self) -> None:
         """Answer walkers that were held, once they may move and propose something again.

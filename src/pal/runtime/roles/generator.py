@@ -91,7 +91,7 @@ class Host:
         self._slots = HostSlots(desk.slots, desk.first, len(walkers))
         self._rung = time.monotonic()
         self._news = False
-        self._save_at = self._rung + desk.job.save_interval
+        self._save_at = self._rung + desk.save_interval
 
     def run(self) -> None:
         """Move walkers as answers come, until told to shut down."""
@@ -124,7 +124,7 @@ class Host:
             self._exchange.ring()
         if self._rung > self._save_at:
             pool.save()
-            self._save_at = self._rung + self._desk.job.save_interval
+            self._save_at = self._rung + self._desk.save_interval
 
     def send(self, row: int, sample: Sample) -> None:
         """Write a sample into its slot; announce it soon where the others take their time."""

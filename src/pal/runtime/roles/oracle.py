@@ -46,7 +46,7 @@ class OracleDesk:
         if hasattr(self._oracle, "get_state"):
             desk = self._desk
             desk.run.save_state("oracle", desk.job.index, self._oracle.get_state())
-        self._save_at = time.monotonic() + self._desk.job.save_interval
+        self._save_at = time.monotonic() + self._desk.save_interval
 
     def _label(self, task: LabelTask) -> None:
         desk = self._desk

@@ -57,7 +57,7 @@ class TrainerDesk:
         """The last weights known to be finite; a copy, as training may work in place."""
         self._diverged = False
         """Whether this round has begun anew from them."""
-        self._save_at = time.monotonic() + desk.job.save_interval
+        self._save_at = time.monotonic() + desk.save_interval
         self._restore()
 
     def _build(self, generation: int) -> Committee:
@@ -262,7 +262,7 @@ class TrainerDesk:
                 "epochs": self._epochs,
             },
         )
-        self._save_at = time.monotonic() + self._desk.job.save_interval
+        self._save_at = time.monotonic() + self._desk.save_interval
 
 
 def _sound(metrics: Metrics) -> bool:
