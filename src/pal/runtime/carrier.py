@@ -13,7 +13,7 @@ from pal.ledger import entries
 from pal.runtime import messages as msg
 from pal.runtime.books import Books
 from pal.runtime.cluster import Cluster, Station
-from pal.runtime.grants import Grants
+from pal.controller.grants import Grants
 from pal.runtime.releases import Releases
 
 _OVER = (State.LABELLED, State.FAILED, State.QUARANTINED, State.DROPPED)

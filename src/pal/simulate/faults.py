@@ -1,0 +1,106 @@
+"""What may go wrong, how often, and which of it did: the dice of a schedule."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class Fault(StrEnum):
+    """The kinds of faults. Each stands for what a real campaign meets."""
+
+    CRASH = "oracle crash"
+    POISON = "poisoned sample"
+    """A sample that kills each oracle that touches it."""
+    HANG = "oracle hang"
+    """It never answers; only the deadline ends this."""
+    REFUSAL = "refused label"
+    NAN = "label with NaN"
+    LATE = "late answer"
+    """It arrives after its sender was given up."""
+    TWICE = "message twice"
+    WRONG = "wrong answer"
+    """An oracle answers for a sample it was not given."""
+    DELAY = "delayed message"
+    CLOCK = "clock set back"
+    """An event is stamped earlier than the one before it."""
+    SLOW_DISK = "slow disk"
+    SPLIT = "split commit"
+    """A commit takes a part of what was put together."""
+    KILL = "session killed"
+    """Cut off between two events: what was not on disk is lost."""
+    CUT = "killed in a commit"
+    """Cut off while the ledger writes: the commit is there whole, or not at all."""
+    STOP = "stop"
+    """An orderly end is asked for; another session goes on."""
+    STOP_ASKED = "stop asked by a walker"
+    VANISH = "node lost"
+    FREEZE = "node frozen"
+    """Nothing comes from it for a while; after long silence it is given up, and comes back."""
+    TRAINER_CRASH = "trainer crash"
+    TRAINER_HANG = "trainer hang"
+    """It learns nothing and does not answer until somebody kills it."""
+    SHARD_CRASH = "exchange crash"
+    RANKER_SILENT = "ranking lost"
+
+
+RATES: Final[Mapping[Fault, float]] = {
+    Fault.CRASH: 0.15,
+    Fault.POISON: 0.06,
+    Fault.HANG: 0.08,
+    Fault.REFUSAL: 0.12,
+    Fault.NAN: 0.08,
+    Fault.LATE: 0.05,
+    Fault.TWICE: 0.04,
+    Fault.WRONG: 0.06,
+    Fault.DELAY: 0.03,
+    Fault.CLOCK: 0.02,
+    Fault.SLOW_DISK: 0.05,
+    Fault.SPLIT: 0.3,
+    Fault.KILL: 0.5,
+    Fault.CUT: 0.5,
+    Fault.STOP: 0.4,
+    Fault.STOP_ASKED: 0.1,
+    Fault.VANISH: 0.5,
+    Fault.FREEZE: 0.5,
+    Fault.TRAINER_CRASH: 0.12,
+    Fault.TRAINER_HANG: 0.06,
+    Fault.SHARD_CRASH: 0.03,
+    Fault.RANKER_SILENT: 0.2,
+}
+"""How often each strikes where it can, at full trouble."""
+
+
+class Faults:
+    """Decides at each chance whether a fault strikes, and remembers those that did.
+
+    Chances are numbered. With `allowed`, only chances of these numbers may strike: so a history
+    is told again with some of its faults left out.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        trouble: float,
+        kinds: frozenset[Fault],
+        allowed: frozenset[int] | None = None,
+    ) -> None:
+        self._roll = random.Random(seed).random
+        self._rates = {kind: trouble * RATES[kind] * (kind in kinds) for kind in Fault}
+        self._allowed = allowed
+        self._chances = 0
+        self.calm = False
+        """From now on nothing goes wrong any more."""
+        self.struck: list[tuple[int, Fault]] = []
+
+    def strikes(self, kind: Fault) -> bool:
+        """Whether a fault of this kind strikes here."""
+        self._chances += 1
+        if self._roll() >= self._rates[kind] or self.calm:
+            return False
+        if self._allowed is not None and self._chances not in self._allowed:
+            return False
+        self.struck.append((self._chances, kind))
+        return True

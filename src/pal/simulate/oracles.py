@@ -1,0 +1,69 @@
+"""Oracles: they take virtual time, and now and then do not what they should."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from pal.controller import commands as co
+from pal.controller import events as ev
+from pal.errors import Failure
+from pal.simulate.agenda import Happening
+from pal.simulate.faults import Fault
+from pal.simulate.nodes import Worker
+from pal.simulate.scene import Scene
+
+POISON: Final = 7
+"""Of the samples, where there are poisoned ones, each one of so many is."""
+
+
+class Oracles:
+    """Every oracle of a session."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._poisoned = scene.faults.strikes(Fault.POISON)
+        self._workers = [scene.nodes.add("oracle", k) for k in range(scene.rules.n_oracles)]
+
+    def start(self, order: co.StartLabel) -> None:
+        """Work on a sample, unless this oracle has died and nobody knows yet."""
+        scene, worker = self._scene, self._workers[order.oracle]
+        strikes = scene.faults.strikes
+        takes = 0.3 + 2.5 * scene.rng.random()
+        poison = self._poisoned and order.sample % POISON == 3
+        if strikes(Fault.CRASH) or poison:
+            scene.nodes.crash(worker, takes)
+        elif scene.rules.oracle_deadline is not None and strikes(Fault.HANG):
+            return
+        else:
+            answer = self._answer(order)
+            scene.nodes.later(worker, takes, partial(self._reply, worker, order, answer))
+
+    def _answer(self, order: co.StartLabel) -> Happening:
+        strikes, oracle, sample = self._scene.faults.strikes, order.oracle, order.sample
+        if strikes(Fault.REFUSAL):
+            failure = Failure("oracle", oracle, "LabelFailure", "not converged", sample=sample)
+        elif strikes(Fault.NAN):
+            failure = Failure("oracle", oracle, "NotFiniteError", "NaN in forces", sample=sample)
+        else:
+            return lambda: ev.LabelReturned(self._scene.now(), oracle, sample)
+        return lambda: ev.LabelFailed(self._scene.now(), oracle, sample, failure)
+
+    def _reply(self, worker: Worker, order: co.StartLabel, answer: Happening) -> None:
+        send, strikes = self._scene.nodes.send, self._scene.faults.strikes
+        if strikes(Fault.WRONG):
+            other = self._scene.rng.randrange(order.sample + 3)
+            wrong = order.sample + 1 if other == order.sample else other
+            send(worker, lambda: ev.LabelReturned(self._scene.now(), order.oracle, wrong))
+        if strikes(Fault.LATE):
+            # Its last word is on its way when it dies, and is heard after that.
+            send(worker, answer, late=True)
+            self._scene.nodes.crash(worker, 0.0)
+            return
+        send(worker, answer)
+        if strikes(Fault.TWICE):
+            send(worker, answer, late=True)
+
+    def kill(self, order: co.KillOracle) -> None:
+        """Kill an oracle; it starts again."""
+        self._scene.nodes.crash(self._workers[order.oracle], 0.05, "deadline")
