@@ -44,11 +44,13 @@ class Fault(StrEnum):
     """It learns nothing and does not answer until somebody kills it."""
     SHARD_CRASH = "exchange crash"
     RANKER_SILENT = "ranking lost"
+    LAST_WORD = "label at the end"
+    """An oracle answers when the campaign has ended; its label is kept all the same."""
 
 
 RATES: Final[Mapping[Fault, float]] = {
     Fault.CRASH: 0.15,
-    Fault.POISON: 0.06,
+    Fault.POISON: 0.3,
     Fault.HANG: 0.08,
     Fault.REFUSAL: 0.12,
     Fault.NAN: 0.08,
@@ -60,15 +62,16 @@ RATES: Final[Mapping[Fault, float]] = {
     Fault.SLOW_DISK: 0.05,
     Fault.SPLIT: 0.3,
     Fault.KILL: 0.5,
-    Fault.CUT: 0.5,
+    Fault.CUT: 0.3,
     Fault.STOP: 0.4,
-    Fault.STOP_ASKED: 0.1,
+    Fault.STOP_ASKED: 0.3,
     Fault.VANISH: 0.5,
     Fault.FREEZE: 0.5,
     Fault.TRAINER_CRASH: 0.12,
     Fault.TRAINER_HANG: 0.06,
-    Fault.SHARD_CRASH: 0.03,
-    Fault.RANKER_SILENT: 0.2,
+    Fault.SHARD_CRASH: 0.02,
+    Fault.RANKER_SILENT: 0.5,
+    Fault.LAST_WORD: 0.5,
 }
 """How often each strikes where it can, at full trouble."""
 

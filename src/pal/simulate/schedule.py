@@ -18,7 +18,12 @@ from pal.simulate.world import Plant, Site, World
 CALM: Final = 60.0
 """Seconds of a session after which nothing goes wrong any more, where a goal must be reached."""
 
+PATIENCE_FOR_GOAL: Final = CALM + 240.0
+"""Seconds in which a goal must be reached."""
+
 MOST_SESSIONS: Final = 4
+NEVER: Final = 1 << 40
+"""More events than a session has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,35 +143,29 @@ class _Campaign:
             schedule.rules, schedule.site, self._disk, faults, rng, history, self._plant
         )
         self._nothing_lost(world)
-        cut = 10**9
-        if not last and faults.strikes(Fault.KILL):
-            cut = rng.randint(1, 120)
-        elif not last:
+        kill = not last and faults.strikes(Fault.KILL)
+        in_commit = not (last or kill) and faults.strikes(Fault.CUT)
+        cut = rng.randint(1, 120) if kill or in_commit else NEVER
+        if last:
+            world.agenda.at(CALM, world.calm)
+        elif cut == NEVER:
             self._plan_stops(world)
         try:
-            ended = self._run(world, cut)
+            world.run(cut, self._latest(world.agenda.time), in_commit)
         finally:
             self.events += world.events
-            self._acknowledged = world.witness.acknowledged
-        if not ended:
+            self._acknowledged |= world.witness.acknowledged
+        if world.finish is None:
             world.kill()
             return False
-        assert world.finish is not None
         world.close()
         return world.finish.reason != "asked"
 
-    def _run(self, world: World, cut: int) -> bool:
+    def _latest(self, begin: float) -> float:
+        """By when a session must have come to its end."""
         rules = self._schedule.rules
-        begin = world.agenda.time
-        end = rules.grace + rules.final_training + 2 * PATIENCE + 5.0
-        if rules.after is not None:
-            ended = world.run(cut, max(begin, rules.after) + end)
-        else:
-            ended = world.run(cut, begin + CALM) if False else world.run(cut, begin + 600 + end)
-        if not ended and self._faults.strikes(Fault.CUT):
-            world.run_into_commit()
-            return world.finish is not None
-        return ended
+        goes_on = PATIENCE_FOR_GOAL if rules.after is None else max(0.0, rules.after - begin)
+        return begin + goes_on + rules.grace + rules.final_training + 2 * PATIENCE + 5.0
 
     def _plan_stops(self, world: World) -> None:
         rng = self._rng

@@ -88,6 +88,11 @@ class Witness:
             co.Finish: self._see_finish,
         }
 
+    @property
+    def recalled(self) -> list[int]:
+        """Samples whose oracles were told to die, and may have an answer on its way."""
+        return [sample for sample, _ in self._killed.values()]
+
     def hear(self, event: ev.Event) -> None:
         """Take down an event, before the manager hears it."""
         self.time = max(self.time, event.time)

@@ -112,13 +112,15 @@ class World:
 
     # Time ----------------------------------------------------------------------------------
 
-    def run(self, cut: int, until: float) -> bool:
-        """Play on; return whether the session came to its end before `cut` events have passed.
+    def run(self, cut: int, until: float, in_commit: bool = False) -> None:
+        """Play on until the end, or until `cut` events have passed.
+
+        `in_commit`: go on from there until the ledger writes.
 
         Raises:
-            Broken: an invariant does not hold, or the session does not end `until` that time.
+            Broken: an invariant does not hold, or no end has come `until` that time.
         """
-        while self.finish is None and self.events < cut:
+        while self.finish is None and (self.events < cut or in_commit and not self._writer.writes):
             event = self.agenda.step()
             if event is not None:
                 self._deliver(event)
@@ -127,14 +129,10 @@ class World:
             if self.agenda.time > until:
                 state = f"{self.manager.phase}, {self.manager.counts}"
                 raise Broken("progress", f"the campaign does not come to its end: {state}")
-        return self.finish is not None
 
-    def run_into_commit(self) -> None:
-        """Play on until the ledger writes."""
-        while self.finish is None and not self._writer.writes:
-            event = self.agenda.step()
-            if event is not None:
-                self._deliver(event)
+    def calm(self) -> None:
+        """Let nothing go wrong any more."""
+        self._faults.calm = True
 
     def stop(self, after: float, patient: bool, continued: bool) -> None:
         """Ask for the end after some time."""
@@ -242,9 +240,13 @@ class World:
     # The end -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End in good order: all that is known is written."""
+        """End in good order: all that is known is written, and labels that still come."""
         self._writer.flush()
         self.witness.close(self.manager)
+        for sample in self.witness.recalled:
+            if self._faults.strikes(Fault.LAST_WORD):
+                self._writer.put(entries.NewLabel(self.agenda.time, sample, ARRAY, 0))
+        self._writer.flush()
 
     def kill(self) -> None:
         """End by `kill -9`: what is not on the disk is lost."""
