@@ -44,6 +44,13 @@ class Fault(StrEnum):
     """It learns nothing and does not answer until somebody kills it."""
     SHARD_CRASH = "exchange crash"
     RANKER_SILENT = "ranking lost"
+    DROP = "sample dropped"
+    """This and the following: what the operator does while a campaign runs."""
+    REQUEUE = "sample requeued"
+    BY_HAND = "label by hand"
+    PAUSE = "kernel paused"
+    SCALE = "oracle retired or added"
+    RULES = "rules changed"
     LAST_WORD = "label at the end"
     """An oracle answers when the campaign has ended; its label is kept all the same."""
 
@@ -71,6 +78,12 @@ RATES: Final[Mapping[Fault, float]] = {
     Fault.TRAINER_HANG: 0.06,
     Fault.SHARD_CRASH: 0.02,
     Fault.RANKER_SILENT: 0.5,
+    Fault.DROP: 0.1,
+    Fault.REQUEUE: 0.15,
+    Fault.BY_HAND: 0.1,
+    Fault.PAUSE: 0.1,
+    Fault.SCALE: 0.1,
+    Fault.RULES: 0.1,
     Fault.LAST_WORD: 0.5,
 }
 """How often each strikes where it can, at full trouble."""

@@ -35,6 +35,7 @@ class Worker:
     index: int
     node: Node
     life: int = 0
+    retired: bool = False
     road: float = 0.0
     """When the last of what it has sent arrives; nothing overtakes it."""
 
@@ -72,6 +73,11 @@ class Nodes:
         self.workers.append(worker)
         self._boot(worker)
         return worker
+
+    def remove(self, worker: Worker) -> None:
+        """End a worker for good."""
+        worker.life, worker.retired = 0, True
+        self.workers.remove(worker)
 
     def send(self, worker: Worker, message: Happening, late: bool = False) -> None:
         """Send what a worker says to the manager."""
@@ -118,7 +124,7 @@ class Nodes:
 
     def _boot(self, worker: Worker) -> None:
         def up() -> None:
-            if not worker.life and not worker.node.lost:
+            if not (worker.life or worker.retired or worker.node.lost):
                 self._lives += 1
                 worker.life = life = self._lives
                 self.send(worker, lambda: self._ready(worker, life))

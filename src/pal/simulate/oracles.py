@@ -30,7 +30,7 @@ class Oracles:
         scene, worker = self._scene, self._workers[order.oracle]
         strikes = scene.faults.strikes
         takes = 0.3 + 2.5 * scene.rng.random()
-        poison = self._poisoned and order.sample % POISON == 3
+        poison = self._poisoned and order.sample % POISON == 3 and not scene.faults.calm
         if strikes(Fault.CRASH) or poison:
             scene.nodes.crash(worker, takes)
         elif scene.rules.oracle_deadline is not None and strikes(Fault.HANG):
@@ -67,3 +67,16 @@ class Oracles:
     def kill(self, order: co.KillOracle) -> None:
         """Kill an oracle; it starts again."""
         self._scene.nodes.crash(self._workers[order.oracle], 0.05, "deadline")
+
+    def add(self) -> None:
+        """Start one more."""
+        self._workers.append(self._scene.nodes.add("oracle", len(self._workers)))
+
+    def retire(self, order: co.RetireOracle) -> None:
+        """End an oracle for good."""
+        self._scene.nodes.remove(self._workers[order.oracle])
+
+    @property
+    def staying(self) -> list[int]:
+        """Those that have not been retired."""
+        return [worker.index for worker in self._workers if not worker.retired]

@@ -11,6 +11,16 @@ from pal.simulate.faults import Fault, Faults
 from pal.simulate.nodes import Nodes
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a campaign runs: nodes, shards on them, initial samples, seconds between ticks."""
+
+    nodes: int = 1
+    shards: int = 1
+    initial: int = 0
+    tick: float = 1.0
+
+
 @dataclass(slots=True)
 class Scene:
     """Time, chance, faults, places and rules."""

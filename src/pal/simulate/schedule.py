@@ -13,7 +13,9 @@ from pal.simulate.disk import Disk
 from pal.simulate.faults import Fault, Faults
 from pal.simulate.history import History
 from pal.simulate.mirror import Mirror
-from pal.simulate.world import Plant, Site, World
+from pal.simulate.operator import FINAL_TRAINING, GRACE
+from pal.simulate.scene import Site
+from pal.simulate.world import Plant, World
 
 CALM: Final = 60.0
 """Seconds of a session after which nothing goes wrong any more, where a goal must be reached."""
@@ -78,7 +80,10 @@ def _rules(rng: random.Random, goal: bool) -> Rules:
         trainers=tuple((member,) for member in range(rng.randint(1, 2))),
         oracle_deadline=rng.choice((None, 4.0, 6.0)),
         oracle_retries=rng.randint(0, 2),
-        grace=rng.choice((0.0, 2.0, 10.0)),
+        backoff=rng.choice((0.0, 0.0, 1.0, 3.0)),
+        pause_after=rng.choice((None, 2, 4)),
+        probe_after=rng.choice((2.0, 5.0)),
+        grace=rng.choice(GRACE),
         queue_capacity=rng.choice((1, 3, 10)),
         when_full=rng.choice(("drop_new", "drop_certain", "drop_old")),
         retrain_size=rng.choice((1, 3, 6)),
@@ -94,7 +99,7 @@ def _rules(rng: random.Random, goal: bool) -> Rules:
         samples=None if goal else rng.choice((None, 400)),
         quiet=None if goal else rng.choice((None, 5.0)),
         failures=None if goal else rng.choice((None, 4)),
-        final_training=rng.choice((0.0, 4.0)),
+        final_training=rng.choice(FINAL_TRAINING),
     )
 
 
@@ -146,9 +151,9 @@ class _Campaign:
         kill = not last and faults.strikes(Fault.KILL)
         in_commit = not (last or kill) and faults.strikes(Fault.CUT)
         cut = rng.randint(1, 120) if kill or in_commit else NEVER
-        if last:
-            world.agenda.at(CALM, world.calm)
-        elif cut == NEVER:
+        faults.calm = False
+        world.agenda.at(CALM, world.calm)
+        if not last and cut == NEVER:
             self._plan_stops(world)
         try:
             world.run(cut, self._latest(world.agenda.time), in_commit)
@@ -165,7 +170,7 @@ class _Campaign:
         """By when a session must have come to its end."""
         rules = self._schedule.rules
         goes_on = PATIENCE_FOR_GOAL if rules.after is None else max(0.0, rules.after - begin)
-        return begin + goes_on + rules.grace + rules.final_training + 2 * PATIENCE + 5.0
+        return begin + goes_on + GRACE[-1] + FINAL_TRAINING[-1] + 2 * PATIENCE + 5.0
 
     def _plan_stops(self, world: World) -> None:
         rng = self._rng

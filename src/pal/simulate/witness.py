@@ -17,6 +17,7 @@ from pal.controller.manager import Manager, Stage
 from pal.controller.rules import INITIAL, LOSSES, Restored, Rules
 from pal.simulate.broken import Broken
 from pal.simulate.disk import Disk
+from pal.simulate.scene import Site
 
 NEXT: Final[dict[State | None, set[State]]] = {
     None: {State.QUEUED, State.DROPPED},
@@ -30,6 +31,18 @@ NEXT: Final[dict[State | None, set[State]]] = {
 }
 """The ways a sample may go."""
 
+BY_OPERATOR: Final[dict[State | None, set[State]]] = {
+    State.QUEUED: {State.DROPPED, State.RETURNED},
+    State.RUNNING: {State.QUEUED, State.DROPPED, State.RETURNED},
+    State.FAILED: {State.QUEUED, State.RETURNED},
+    State.QUARANTINED: {State.QUEUED, State.RETURNED},
+    State.DROPPED: {State.QUEUED, State.RETURNED},
+}
+"""The ways a sample may go at the operator's word, besides."""
+
+_FAILING: Final = (ev.LabelFailed, ev.OracleLost, ev.OracleReady)
+_WORDS: Final = (ev.SampleDropped, ev.SampleRequeued, ev.LabelGiven)
+
 _FORGOTTEN: Final = (State.FAILED, State.QUARANTINED, State.DROPPED)
 """What ended so in an earlier session, the manager does not know."""
 
@@ -42,7 +55,9 @@ SLACK: Final = 40.0
 class Witness:
     """What may be demanded of a session, from what was said in it and what is on the disk."""
 
-    def __init__(self, rules: Rules, disk: Disk, past: Restored, sessions: int) -> None:
+    def __init__(
+        self, rules: Rules, site: Site, disk: Disk, past: Restored, sessions: int
+    ) -> None:
         self._rules = rules
         self._disk = disk
         self._sessions = sessions
@@ -65,6 +80,17 @@ class Witness:
         self._new_labels = 0
         self._proposed = self._granted = past.proposed
         self._labels_before = len(past.labelled)
+        self._event: ev.Event | None = None
+        self._paused: set[str] = set()
+        self._explored = False
+        self._waiting = len(past.queued)
+        self._room = rules.queue_capacity + rules.n_oracles + len(past.queued) + site.initial
+        self._tries = rules.oracle_retries
+        self._by_hand = 0
+        self._row = 0
+        self._tripped = False
+        """Whether so many samples in a row got no label that one at a time is to be tried."""
+        self._not_before: dict[int, float] = {}
         self.exploring = False
         self.finish: co.Finish | None = None
         self._hears: dict[type, Callable[[Any], None]] = {
@@ -75,12 +101,17 @@ class Witness:
             ev.TrainerReady: self._hear_trainer,
             ev.TrainerLost: self._hear_trainer_lost,
             ev.CandidatesProposed: self._hear_candidates,
+            ev.SampleRequeued: self._hear_requeued,
+            ev.LabelGiven: self._hear_label,
+            ev.KernelPaused: self._hear_paused,
+            ev.RulesChanged: self._hear_rules,
         }
         self._sees: dict[type, Callable[[Any], None]] = {
             co.Move: self._see_move,
             co.StartLabel: self._see_start,
             co.CommitLabel: self._see_commit,
             co.KillOracle: self._see_kill,
+            co.RetireOracle: self._see_retirement,
             co.Teach: self._see_lesson,
             co.Explore: self._see_explore,
             co.GrantCandidates: self._see_grant,
@@ -96,6 +127,7 @@ class Witness:
     def hear(self, event: ev.Event) -> None:
         """Take down an event, before the manager hears it."""
         self.time = max(self.time, event.time)
+        self._event = event
         hear = self._hears.get(type(event))
         if hear is not None:
             hear(event)
@@ -118,7 +150,9 @@ class Witness:
                 self._remembers(manager, order.sample)
         if self.finish is None:
             self._hurries(manager)
-            self._learns(manager)
+            if manager.ending is None:
+                self._learns(manager)
+                self._explores()
 
     def _require(
         self, holds: bool, invariant: str, found: str, samples: tuple[int, ...] = ()
@@ -160,24 +194,67 @@ class Witness:
             for candidate in event.candidates
         )
 
+    def _hear_requeued(self, event: ev.SampleRequeued) -> None:
+        self._room += 1
+        self._not_before.pop(event.candidate.sample, None)
+
+    def _hear_label(self, event: ev.LabelGiven) -> None:
+        if self.states.get(event.candidate.sample) not in (State.LABELLED, State.RETURNED):
+            self._answers.add(event.candidate.sample)
+            self._by_hand += 1
+
+    def _hear_paused(self, event: ev.KernelPaused) -> None:
+        if event.on:
+            self._paused.add(event.kernel)
+            return
+        self._paused.discard(event.kernel)
+        if event.kernel == "oracle":
+            self._row, self._tripped = 0, False
+
+    def _hear_rules(self, event: ev.RulesChanged) -> None:
+        old, new = self._rules, event.rules
+        self._room += max(0, new.queue_capacity - old.queue_capacity)
+        self._room += max(0, new.n_oracles - old.n_oracles)
+        self._tries = max(self._tries, new.oracle_retries)
+        self._rules = new
+        self._tripped &= new.pause_after is not None
+        self._started = self.time
+
     # Orders --------------------------------------------------------------------------------
 
     def _see_move(self, order: co.Move) -> None:
         sample, state = order.sample, order.state
         before = self.states.get(sample)
-        self._require(
-            state in NEXT[before], "one state", f"sample {sample}: {before} to {state}", (sample,)
-        )
+        ways = NEXT[before]
+        if type(self._event) in _WORDS:
+            ways = ways | BY_OPERATOR.get(before, set())
+        self._require(state in ways, "one state", f"sample {sample}: {before} to {state}", (sample,))
         self.states[sample] = state
+        self._earlier.discard(sample)
         self._since.pop(sample, None)
+        self._waiting += (state is State.QUEUED) - (before is State.QUEUED)
         if state in (State.RUNNING, State.RETURNED):
             self._since[sample] = self.time
-        if state is State.LABELLED:
-            on_disk = sample in self._disk.labels
-            found = f"sample {sample} counts as labelled, and its label is not on the disk"
-            self._require(on_disk, "durable before use", found, (sample,))
-            self.acknowledged.add(sample)
-            self._new_labels += 1
+        if state is State.QUEUED:
+            found = f"{self._waiting} samples wait, where there is room for {self._room}"
+            self._require(self._waiting <= self._room, "bounded", found)
+            if before is State.RUNNING and type(self._event) in _FAILING:
+                self._not_before[sample] = self.time + self._rules.backoff
+        elif state is State.LABELLED:
+            self._see_label(sample)
+        elif state in (State.FAILED, State.QUARANTINED):
+            self._row += 1
+            limit = self._rules.pause_after
+            self._tripped |= limit is not None and self._row >= limit
+        elif state is State.RETURNED and type(self._event) is ev.LabelReturned:
+            self._row, self._tripped = 0, False
+
+    def _see_label(self, sample: int) -> None:
+        on_disk = sample in self._disk.labels
+        found = f"sample {sample} counts as labelled, and its label is not on the disk"
+        self._require(on_disk, "durable before use", found, (sample,))
+        self.acknowledged.add(sample)
+        self._new_labels += 1
 
     def _see_start(self, order: co.StartLabel) -> None:
         oracle, sample = order.oracle, order.sample
@@ -190,11 +267,23 @@ class Witness:
         twice = [k for k, (given, _) in self._working.items() if given == sample]
         found = f"sample {sample} goes to oracle {oracle}, and is with {twice} already"
         self._require(not twice, "one label at a time", found, (sample,))
-        most = self._rules.oracle_retries + 1 + LOSSES + self._sessions
+        self._spares(order)
+        most = self._tries + 1 + LOSSES + self._sessions
         found = f"sample {sample} is tried for the {order.attempt}. time, of {most} at most"
         self._require(order.attempt <= most, "poison ends in quarantine", found, (sample,))
         self._working[oracle] = (sample, self.time)
         self._started = self.time
+
+    def _spares(self, order: co.StartLabel) -> None:
+        """A broken oracle is tried with one sample at a time, a failed sample after a pause."""
+        sample = order.sample
+        self._require("oracle" not in self._paused, "pauses", f"{order} while labelling is paused")
+        busy = [given for given, _ in self._working.values()]
+        found = f"{order}, when {self._row} in a row got no label, and {busy} are under way"
+        self._require(not (self._tripped and busy), "pauses", found, (sample,))
+        due = self._not_before.pop(sample, 0.0)
+        found = f"{order} at {self.time:.2f}, not to be tried before {due:.2f}"
+        self._require(self.time >= due, "pauses", found, (sample,))
 
     def _see_commit(self, order: co.CommitLabel) -> None:
         sample = order.sample
@@ -209,7 +298,14 @@ class Witness:
         if order.oracle in self._working:
             self._killed[order.oracle] = self._working.pop(order.oracle)
 
+    def _see_retirement(self, order: co.RetireOracle) -> None:
+        found = f"oracle {order.oracle} is to go, and works on {self._working}"
+        self._require(order.oracle not in self._working, "labels end", found)
+        self._ready.discard(order.oracle)
+
     def _see_lesson(self, order: co.Teach) -> None:
+        found = f"{order} while training is paused"
+        self._require("training" not in self._paused, "pauses", found)
         held = self._held.get(order.trainer, set())
         there = order.trainer in self._ready_trainers
         self._require(there, "once in the dataset", f"{order}: this trainer is not there")
@@ -242,7 +338,10 @@ class Witness:
     def _see_explore(self, order: co.Explore) -> None:
         found = f"walkers are told again what they do: {order}"
         self._require(order.on != self.exploring, "walkers", found)
+        found = "walkers are let go while they are paused"
+        self._require(not (order.on and "generator" in self._paused), "pauses", found)
         self.exploring = order.on
+        self._explored |= order.on
 
     def _see_grant(self, order: co.GrantCandidates) -> None:
         self._require(order.total > self._granted, "bounded", f"{order} after {self._granted}")
@@ -286,7 +385,8 @@ class Witness:
         """Where samples and oracles wait for each other, something is to be started."""
         limit = self._rules.labels
         enough = limit is not None and len(self.acknowledged) >= limit
-        labelling = manager.stage in (Stage.ALL, Stage.LABEL)
+        labelling = manager.stage in (Stage.ALL, Stage.LABEL) and "oracle" not in self._paused
+        labelling = labelling and not self._tripped
         waiting = tuple(s for s, state in self.states.items() if state is State.QUEUED)
         idle = self._ready.difference(self._working)
         if not (waiting and idle) or enough or not labelling:
@@ -297,7 +397,7 @@ class Witness:
     def _learns(self, manager: Manager) -> None:
         """Enough new labels and a trainer that is there: then a round begins."""
         rules = self._rules
-        if not (rules.training and self._ready_trainers) or manager.ending is not None:
+        if not (rules.training and self._ready_trainers) or "training" in self._paused:
             return
         if rules.serial or not manager.labelling.initial_done:
             return
@@ -307,6 +407,11 @@ class Witness:
         others = any(self._held[t] for t in self._ready_trainers)
         found = f"trainers {untaught} are there, and were taught nothing"
         self._require(not (untaught and others), "progress", found)
+
+    def _explores(self) -> None:
+        """Walkers that were let go once are held only while somebody says so."""
+        held = not self._explored or self._rules.serial or "generator" in self._paused
+        self._require(held or self.exploring, "walkers", "walkers are held, and nobody says so")
 
     # The end of a session --------------------------------------------------------------------
 
@@ -323,7 +428,7 @@ class Witness:
         self._require(not begun, "labels end", found, begun)
         self._require(not self.exploring, "walkers", "walkers explore after the end")
         limit, count = self._rules.labels, len(self.acknowledged)
-        enough = limit is None or count <= max(limit, self._labels_before)
+        enough = limit is None or count <= max(limit, self._labels_before) + self._by_hand
         self._require(enough, "bounded", f"{count} labels, where {limit} were wanted")
         self._counts(manager)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from pal.controller import commands as co
@@ -20,8 +20,9 @@ from pal.simulate.disk import ARRAY, Disk, Writer
 from pal.simulate.faults import Fault, Faults
 from pal.simulate.history import History
 from pal.simulate.nodes import Nodes, Worker
+from pal.simulate.operator import Operator
 from pal.simulate.oracles import Oracles
-from pal.simulate.scene import Scene
+from pal.simulate.scene import Scene, Site
 from pal.simulate.shards import Shards
 from pal.simulate.trainers import Trainers
 from pal.simulate.witness import Witness
@@ -41,16 +42,6 @@ DOUBLED: Final = (
 
 Plant = Callable[[Manager, Shards], None]
 """Puts a defect into a session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a campaign runs: nodes, shards on them, initial samples, seconds between ticks."""
-
-    nodes: int = 1
-    shards: int = 1
-    initial: int = 0
-    tick: float = 1.0
 
 
 class World:
@@ -78,9 +69,10 @@ class World:
         nodes = Nodes(self.agenda, faults, rng, site.nodes, self._up, self._lost)
         self._scene = Scene(rules, self.agenda, rng, faults, nodes)
         self._faults, self._rng = faults, rng
-        self.witness = Witness(rules, disk, past, history.sessions)
+        self.witness = Witness(rules, site, disk, past, history.sessions)
         self._writer = Writer(disk, self.agenda, faults, rng, self._on_durable)
         self._next = disk.next_sample
+        self.candidates = dict(disk.candidates)
         self._oracles = Oracles(self._scene)
         self._trainers = Trainers(self._scene, self._release)
         trained = lambda: len(disk.trained) == len(rules.trainers)  # noqa: E731
@@ -91,15 +83,18 @@ class World:
             co.StartLabel: self._start_label,
             co.CommitLabel: self._commit_label,
             co.KillOracle: self._oracles.kill,
+            co.RetireOracle: self._oracles.retire,
             co.Teach: self._trainers.teach,
             co.FinishTraining: self._trainers.finish,
             co.Explore: self._shards.explore,
             co.GrantCandidates: self._shards.grant,
             co.RankQueue: self._shards.rank,
+            co.Tell: lambda order: None,
             co.Finish: self._finish,
         }
         if plant is not None:
             plant(self.manager, self._shards)
+        Operator(self._scene, self._oracles, self.witness, self.candidates)
         self._tick_every = site.tick
         self._open(made if not disk.next_sample else 0)
 
@@ -225,6 +220,7 @@ class World:
         )
         self._next += len(walkers)
         for candidate in offered:
+            self.candidates[candidate.sample] = candidate
             self._writer.put(entries.NewSample(time, candidate, ARRAY))
         return ev.CandidatesProposed(self._scene.now(), offered)
 
