@@ -64,7 +64,7 @@ def told(line: Line) -> str:
 def _said(what: Any) -> Iterator[str]:
     for field in fields(what):
         value = getattr(what, field.name)
-        if field.name == "time" or value in ("", None, False):
+        if field.name == "time" or value is None or value is False or value == "":
             continue
         if isinstance(value, Failure):
             yield f"{value.kind}: {value.message}"

@@ -148,6 +148,8 @@ class Witness:
         for order in orders:
             if type(order) is co.Move:
                 self._remembers(manager, order.sample)
+        found = f"{self._waiting} samples wait, where there is room for {self._room}"
+        self._require(self._waiting <= self._room, "bounded", found)
         if self.finish is None:
             self._hurries(manager)
             if manager.ending is None:
@@ -236,8 +238,6 @@ class Witness:
         if state in (State.RUNNING, State.RETURNED):
             self._since[sample] = self.time
         if state is State.QUEUED:
-            found = f"{self._waiting} samples wait, where there is room for {self._room}"
-            self._require(self._waiting <= self._room, "bounded", found)
             if before is State.RUNNING and type(self._event) in _FAILING:
                 self._not_before[sample] = self.time + self._rules.backoff
         elif state is State.LABELLED:
