@@ -58,9 +58,7 @@ class Mirror:
         for field in fields(Restored):
             wanted, got = getattr(expected, field.name), getattr(found, field.name)
             if wanted != got:
-                raise Broken(
-                    "the real ledger", f"{field.name}: expected {wanted}, restored {got}"
-                )
+                raise Broken("the real ledger", f"{field.name}: expected {wanted}, restored {got}")
         self._ledger.check()
 
     def close(self) -> None:

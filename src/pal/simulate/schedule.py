@@ -144,9 +144,7 @@ class _Campaign:
         schedule, faults, rng, history = self._schedule, self._faults, self._rng, self.history
         history.sessions += 1
         last = history.sessions >= MOST_SESSIONS
-        world = World(
-            schedule.rules, schedule.site, self._disk, faults, rng, history, self._plant
-        )
+        world = World(schedule.rules, schedule.site, self._disk, faults, rng, history, self._plant)
         self._nothing_lost(world)
         kill = not last and faults.strikes(Fault.KILL)
         in_commit = not (last or kill) and faults.strikes(Fault.CUT)
@@ -159,7 +157,7 @@ class _Campaign:
             world.run(cut, self._latest(world.agenda.time), in_commit)
         finally:
             self.events += world.events
-            self._acknowledged |= world.witness.acknowledged
+            self._acknowledged |= world.witness.samples.acknowledged
         if world.finish is None:
             world.kill()
             return False

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pal.controller import commands as co
 from pal.controller import events as ev
 from pal.controller.grants import Grants
+from pal.simulate.broken import Broken
 from pal.simulate.faults import Fault
 from pal.simulate.nodes import Worker
 from pal.simulate.scene import Scene
 
 STEP = 0.9
 """Seconds between two looks of a shard at its walkers, about."""
+
+IDLE = 15.0
+"""Seconds for which a shard may be without a grant though others have one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +30,8 @@ class Shard:
     granted: int = 0
     proposed: int = 0
     version: int = 0
+    idle_since: float | None = None
+    """Since when it may propose nothing though places are free."""
 
 
 class Shards:
@@ -49,6 +55,8 @@ class Shards:
         self._trained = trained
         self.grants = Grants()
         self.exploring = False
+        self.received = 0
+        """Proposals that have arrived."""
         self.version = 0
         self.samples = self.uncertain = 0
         """Since the last report."""
@@ -91,6 +99,20 @@ class Shards:
             self._scene.nodes.send(worker, lambda: ev.QueueRanked(self._scene.now(), *answer))
 
         self._scene.nodes.later(worker, 2 * rng.random(), judged)
+
+    def judge(self) -> None:
+        """Where places in the queue are free, no shard may be left without any for long."""
+        time = self._scene.agenda.time
+        free = self.grants.total - self.received
+        for shard in self._ready:
+            left_out = free >= len(self._ready) and shard.granted <= shard.proposed
+            if not left_out:
+                shard.idle_since = None
+            elif shard.idle_since is None:
+                shard.idle_since = time
+            elif time - shard.idle_since > IDLE:
+                found = f"exchange {shard.worker.index} may propose nothing, of {free} in all"
+                raise Broken("walkers", found)
 
     # Weights -------------------------------------------------------------------------------
 
@@ -164,6 +186,7 @@ class Shards:
 
             def proposal() -> ev.Event:
                 self.grants.received(index, count)
+                self.received += count
                 return self._offer(walkers)
 
             self._scene.nodes.send(shard.worker, proposal)

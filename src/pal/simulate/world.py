@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pal.controller import commands as co
 from pal.controller import events as ev
@@ -40,8 +40,8 @@ DOUBLED: Final = (
 )
 """What may arrive twice. A worker that is ready twice has started twice; reports are sums."""
 
-Plant = Callable[[Manager, Shards], None]
-"""Puts a defect into a session."""
+Plant: TypeAlias = "Callable[[World], None]"
+"""Puts a defect into a session, before it begins."""
 
 
 class World:
@@ -69,31 +69,31 @@ class World:
         nodes = Nodes(self.agenda, faults, rng, site.nodes, self._up, self._lost)
         self._scene = Scene(rules, self.agenda, rng, faults, nodes)
         self._faults, self._rng = faults, rng
-        self.witness = Witness(rules, site, disk, past, history.sessions)
-        self._writer = Writer(disk, self.agenda, faults, rng, self._on_durable)
+        self.witness = Witness(rules, disk, past, history.sessions, site.initial)
+        self.writer = Writer(disk, self.agenda, faults, rng, self.on_durable)
         self._next = disk.next_sample
         self.candidates = dict(disk.candidates)
         self._oracles = Oracles(self._scene)
-        self._trainers = Trainers(self._scene, self._release)
+        self.trainers = Trainers(self._scene, self._release)
         trained = lambda: len(disk.trained) == len(rules.trainers)  # noqa: E731
-        self._shards = Shards(self._scene, site.shards, past.proposed, self._offer, trained)
-        self._shards.version = disk.version
+        self.shards = Shards(self._scene, site.shards, past.proposed, self._offer, trained)
+        self.shards.version = disk.version
         self._orders: dict[type, Callable[[Any], None]] = {
             co.Move: self._move,
             co.StartLabel: self._start_label,
             co.CommitLabel: self._commit_label,
             co.KillOracle: self._oracles.kill,
             co.RetireOracle: self._oracles.retire,
-            co.Teach: self._trainers.teach,
-            co.FinishTraining: self._trainers.finish,
-            co.Explore: self._shards.explore,
-            co.GrantCandidates: self._shards.grant,
-            co.RankQueue: self._shards.rank,
+            co.Teach: self.trainers.teach,
+            co.FinishTraining: self.trainers.finish,
+            co.Explore: self.shards.explore,
+            co.GrantCandidates: self.shards.grant,
+            co.RankQueue: self.shards.rank,
             co.Tell: lambda order: None,
             co.Finish: self._finish,
         }
         if plant is not None:
-            plant(self.manager, self._shards)
+            plant(self)
         Operator(self._scene, self._oracles, self.witness, self.candidates)
         self._tick_every = site.tick
         self._open(made if not disk.next_sample else 0)
@@ -115,7 +115,9 @@ class World:
         Raises:
             Broken: an invariant does not hold, or no end has come `until` that time.
         """
-        while self.finish is None and (self.events < cut or in_commit and not self._writer.writes):
+        while self.finish is None:
+            if self.events >= cut and not (in_commit and not self.writer.writes):
+                return
             event = self.agenda.step()
             if event is not None:
                 self._deliver(event)
@@ -153,12 +155,13 @@ class World:
 
     def _tick(self) -> ev.Event:
         self.agenda.at(self._tick_every, self._tick)
-        self._shards.level()
+        self.shards.level()
+        self.shards.judge()
         return ev.Tick(self._scene.now())
 
     def _report(self) -> ev.Event:
         self.agenda.at(self._tick_every, self._report)
-        shards, manager = self._shards, self.manager
+        shards, manager = self.shards, self.manager
         samples, uncertain = shards.samples, shards.uncertain
         shards.samples = shards.uncertain = 0
         values = {
@@ -166,7 +169,7 @@ class World:
             "uncertain": manager.uncertain + uncertain,
             "epochs": manager.epochs,
         }
-        self._writer.put(entries.Metric(self.agenda.time, values))
+        self.writer.put(entries.Metric(self.agenda.time, values))
         return ev.Explored(self._scene.now(), samples, uncertain)
 
     # Orders --------------------------------------------------------------------------------
@@ -175,18 +178,16 @@ class World:
         # These two are written with the attempt and with the label.
         if move.state not in (State.RUNNING, State.LABELLED):
             time = self.agenda.time
-            self._writer.put(entries.StateChange(time, move.sample, move.state, move.detail))
+            self.writer.put(entries.StateChange(time, move.sample, move.state, move.detail))
 
     def _start_label(self, order: co.StartLabel) -> None:
-        self._writer.put(
-            entries.StateChange(
-                self.agenda.time, order.sample, State.RUNNING, "", order.attempt
-            )
+        self.writer.put(
+            entries.StateChange(self.agenda.time, order.sample, State.RUNNING, "", order.attempt)
         )
         self._oracles.start(order)
 
     def _commit_label(self, order: co.CommitLabel) -> None:
-        self._writer.put(entries.NewLabel(self.agenda.time, order.sample, ARRAY, 0))
+        self.writer.put(entries.NewLabel(self.agenda.time, order.sample, ARRAY, 0))
 
     def _finish(self, order: co.Finish) -> None:
         self.finish = order
@@ -199,7 +200,7 @@ class World:
             return ev.OracleReady(now, worker.index)
         if worker.role == "trainer":
             return ev.TrainerReady(now, worker.index)
-        self._shards.welcome(worker)
+        self.shards.welcome(worker)
         return None
 
     def _lost(self, worker: Worker, kind: str) -> ev.Event | None:
@@ -208,12 +209,12 @@ class World:
         if worker.role == "oracle":
             return ev.OracleLost(now, worker.index, failure)
         if worker.role == "trainer":
-            self._trainers.died(worker.index)
+            self.trainers.died(worker.index)
             return ev.TrainerLost(now, worker.index, failure)
-        return self._shards.lost(worker)
+        return self.shards.lost(worker)
 
     def _offer(self, walkers: Sequence[int]) -> ev.Event:
-        time, version, random_ = self.agenda.time, self._shards.version, self._rng.random
+        time, version, random_ = self.agenda.time, self.shards.version, self._rng.random
         offered = tuple(
             ev.Candidate(self._next + place, walker, version, random_())
             for place, walker in enumerate(walkers)
@@ -221,29 +222,30 @@ class World:
         self._next += len(walkers)
         for candidate in offered:
             self.candidates[candidate.sample] = candidate
-            self._writer.put(entries.NewSample(time, candidate, ARRAY))
+            self.writer.put(entries.NewSample(time, candidate, ARRAY))
         return ev.CandidatesProposed(self._scene.now(), offered)
 
     def _release(self, trainer: int) -> int:
         self.disk.version += 1
         self.disk.trained.add(trainer)
-        self._shards.release(self.disk.version)
+        self.shards.release(self.disk.version)
         return self.disk.version
 
-    def _on_durable(self, samples: tuple[int, ...]) -> None:
+    def on_durable(self, samples: tuple[int, ...]) -> None:
+        """Tell the manager what has reached the disk."""
         self.agenda.at(0.01, lambda: ev.LabelsDurable(self._scene.now(), samples))
 
     # The end -------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End in good order: all that is known is written, and labels that still come."""
-        self._writer.flush()
+        self.writer.flush()
         self.witness.close(self.manager)
-        for sample in self.witness.recalled:
+        for sample in self.witness.samples.recalled:
             if self._faults.strikes(Fault.LAST_WORD):
-                self._writer.put(entries.NewLabel(self.agenda.time, sample, ARRAY, 0))
-        self._writer.flush()
+                self.writer.put(entries.NewLabel(self.agenda.time, sample, ARRAY, 0))
+        self.writer.flush()
 
     def kill(self) -> None:
         """End by `kill -9`: what is not on the disk is lost."""
-        self._writer.die()
+        self.writer.die()
