@@ -6,6 +6,8 @@ from collections import Counter
 
 from pal.controller.commands import State
 from pal.controller.manager import Manager
+from pal.controller.queue import Entry
+from pal.controller.rules import INITIAL
 
 
 class InvariantError(AssertionError):
@@ -18,9 +20,11 @@ def validate(manager: Manager) -> None:
     Raises:
         InvariantError: naming what broke.
     """
-    _one_place_each(manager)
-    _queue_is_bounded(manager)
-    _oracles_are_consistent(manager)
+    waiting = list(manager.labelling.queue)
+    running = [entry for _, entry in manager.labelling.oracles]
+    _one_place_each(manager, waiting, running)
+    _queue_is_bounded(manager, waiting, running)
+    _oracles_are_consistent(manager, running)
     _nothing_waits_in_vain(manager)
     _dataset_holds_labels_once(manager)
     _trainers_hold_ranges(manager)
@@ -31,57 +35,55 @@ def validate(manager: Manager) -> None:
 # put into words only where it did.
 
 
-def _one_place_each(manager: Manager) -> None:
+def _one_place_each(manager: Manager, waiting: list[Entry], running: list[Entry]) -> None:
     labelling = manager.labelling
-    queued = [entry.candidate.sample for entry in labelling.queue]
-    running = [entry.candidate.sample for _, entry in labelling.oracles]
-    returned = list(labelling.returned)
-    places = dict.fromkeys(queued, State.QUEUED)
-    places.update(dict.fromkeys(running, State.RUNNING))
-    places.update(dict.fromkeys(returned, State.RETURNED))
-    if len(places) < len(queued) + len(running) + len(returned):
-        held = Counter([*queued, *running, *returned])
-        twice = [sample for sample, times in held.items() if times > 1]
+    if len(labelling.queue) != len(waiting):
+        raise InvariantError(f"the queue counts {len(labelling.queue)}, holds {len(waiting)}")
+    if len(labelling.oracles) != len(running):
+        raise InvariantError(f"{len(labelling.oracles)} counted as running, {len(running)} are")
+    queued = [entry.candidate.sample for entry in waiting]
+    with_oracles = [entry.candidate.sample for entry in running]
+    held = [*queued, *with_oracles, *labelling.returned]
+    if len(set(held)) < len(held):
+        twice = [sample for sample, times in Counter(held).items() if times > 1]
         raise InvariantError(f"samples in more than one place: {twice}")
-    states = labelling.states
-    on_the_way = (State.QUEUED, State.RUNNING, State.RETURNED)
-    told = list(states.values())
-    known = sum(map(told.count, on_the_way))
-    if known != len(places) or any(states.get(s) is not where for s, where in places.items()):
-        said = {sample: state for sample, state in states.items() if state in on_the_way}
-        wrong = sorted(set(said.items()) ^ set(places.items()))
-        raise InvariantError(f"samples that are not where their state says: {wrong}")
-    sizes = (len(labelling.queue), len(labelling.oracles))
-    if sizes != (len(queued), len(running)):
-        raise InvariantError(
-            f"queued, running: counted {sizes}, are {len(queued)}, {len(running)}"
-        )
+    states, told = labelling.states, list(labelling.states.values())
+    places = (
+        (State.QUEUED, queued),
+        (State.RUNNING, with_oracles),
+        (State.RETURNED, list(labelling.returned)),
+    )
+    for place, samples in places:
+        wrong = [sample for sample in samples if states.get(sample) is not place]
+        if wrong or told.count(place) != len(samples):
+            said = {sample for sample, state in states.items() if state is place}
+            wrong = sorted(said.symmetric_difference(samples))
+            raise InvariantError(f"samples said to be {place} and not there, or not said: {wrong}")
 
 
-def _queue_is_bounded(manager: Manager) -> None:
-    queue, oracles = manager.labelling.queue, manager.labelling.oracles
-    counted = sum([not entry.initial for entry in queue])
+def _queue_is_bounded(manager: Manager, waiting: list[Entry], running: list[Entry]) -> None:
+    queue = manager.labelling.queue
+    counted = len([entry for entry in waiting if entry.candidate.walker != INITIAL])
     if queue.counted != counted:
-        raise InvariantError(f"the queue counts {queue.counted}, holds {counted}")
+        raise InvariantError(f"{queue.counted} count against the capacity, {counted} should")
     # A running sample left a free place behind; it may come back to find it taken.
-    running = sum([not entry.initial for _, entry in oracles])
+    held = counted + len([entry for entry in running if entry.candidate.walker != INITIAL])
     before = len(manager.restored.queued)
     limit = max(queue.widest, before) + manager.most_oracles + manager.labelling.insisted
-    held = counted + running
     if held > limit:
         raise InvariantError(f"{held} samples wait or run, the queue allows {limit}")
 
 
-def _oracles_are_consistent(manager: Manager) -> None:
+def _oracles_are_consistent(manager: Manager, working: list[Entry]) -> None:
     pool = manager.labelling.oracles
     free, running, killed = pool.free.keys(), pool.running.keys(), pool.killed.keys()
-    if not (free.isdisjoint(running) and free.isdisjoint(killed) and running.isdisjoint(killed)):
-        several = (free & running) | (free & killed) | (running & killed)
+    several = (free & running) | (free & killed) | (running & killed)
+    if several:
         raise InvariantError(f"oracles with more than one state: {several}")
-    untried = [entry.sample for _, entry in pool if entry.attempts < 1]
+    untried = [entry.sample for entry in working if entry.attempts < 1]
     if untried:
         raise InvariantError(f"samples that run without an attempt: {untried}")
-    starts = [running.started for running in pool.running.values()]
+    starts = [label.started for label in pool.running.values()]
     if starts != sorted(starts):
         raise InvariantError("running labels are not in the order of their start")
 
