@@ -28,3 +28,5 @@ class Account:
     """The newest event; orders answer it."""
     paused: set[ev.Pausable] = field(default_factory=set)
     ending: bool = False
+    hurried: bool = False
+    """Whether the end was asked for once more, so that nothing is waited for."""

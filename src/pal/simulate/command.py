@@ -42,7 +42,7 @@ class Tally:
         """Add a schedule."""
         self.schedules += 1
         self.events += played.events
-        self.faults.update(kind for _, kind in played.struck)
+        self.faults.update(kind for kind, _ in played.struck)
         self.broken += played.broken is not None
 
     @property

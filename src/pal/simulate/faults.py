@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 
 class Fault(StrEnum):
@@ -89,11 +89,15 @@ RATES: Final[Mapping[Fault, float]] = {
 """How often each strikes where it can, at full trouble."""
 
 
+Strike: TypeAlias = tuple[Fault, int]
+"""A fault that struck: its kind, and at which chance of that kind, counted from 1."""
+
+
 class Faults:
     """Decides at each chance whether a fault strikes, and remembers those that did.
 
-    Chances are numbered. With `allowed`, only chances of these numbers may strike: so a history
-    is told again with some of its faults left out.
+    With `only`, nothing is left to chance: these strike and no others. So a history is told again
+    with some of its faults left out, and the others stay where they were.
     """
 
     def __init__(
@@ -101,22 +105,23 @@ class Faults:
         seed: int,
         trouble: float,
         kinds: frozenset[Fault],
-        allowed: frozenset[int] | None = None,
+        only: frozenset[Strike] | None = None,
     ) -> None:
         self._roll = random.Random(seed).random
         self._rates = {kind: trouble * RATES[kind] * (kind in kinds) for kind in Fault}
-        self._allowed = allowed
-        self._chances = 0
+        self._only = only
+        self._chances = dict.fromkeys(Fault, 0)
         self.calm = False
         """From now on nothing goes wrong any more."""
-        self.struck: list[tuple[int, Fault]] = []
+        self.struck: list[Strike] = []
 
     def strikes(self, kind: Fault) -> bool:
         """Whether a fault of this kind strikes here."""
-        self._chances += 1
-        if self._roll() >= self._rates[kind] or self.calm:
+        self._chances[kind] += 1
+        if self.calm:
             return False
-        if self._allowed is not None and self._chances not in self._allowed:
-            return False
-        self.struck.append((self._chances, kind))
-        return True
+        strike = kind, self._chances[kind]
+        hit = self._roll() < self._rates[kind] if self._only is None else strike in self._only
+        if hit:
+            self.struck.append(strike)
+        return hit

@@ -274,10 +274,13 @@ class Samples:
         for sample, told in states.items():
             self._remembers(manager, sample)
             on_disk = account.disk.states.get(sample)
+            if told is State.RETURNED and on_disk is State.LABELLED and account.hurried:
+                continue  # nobody waited for the disk; it has it all the same
             if on_disk is not told:
                 found = f"sample {sample} is {on_disk} on the disk, and was said to be {told}"
                 raise Broken("one state", found, (sample,))
-        begun = tuple(s for s, w in states.items() if w in (State.RUNNING, State.RETURNED))
+        open_ends = (State.RUNNING,) if account.hurried else (State.RUNNING, State.RETURNED)
+        begun = tuple(sample for sample, where in states.items() if where in open_ends)
         if begun:
             found = f"samples {begun} were begun, and have neither ended nor been queued again"
             raise Broken("labels end", found, begun)

@@ -10,7 +10,7 @@ from pal.controller.manager import PATIENCE
 from pal.controller.rules import Rules
 from pal.simulate.broken import Broken
 from pal.simulate.disk import Disk
-from pal.simulate.faults import Fault, Faults
+from pal.simulate.faults import Fault, Faults, Strike
 from pal.simulate.history import History
 from pal.simulate.mirror import Mirror
 from pal.simulate.operator import FINAL_TRAINING, GRACE
@@ -45,11 +45,11 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What became of a schedule. `struck`: the faults, each with the number of its chance."""
+    """What became of a schedule."""
 
     schedule: Schedule
     events: int
-    struck: tuple[tuple[int, Fault], ...]
+    struck: tuple[Strike, ...]
     history: History
     broken: Broken | None
 
@@ -106,11 +106,11 @@ def _rules(rng: random.Random, goal: bool) -> Rules:
 def play(
     schedule: Schedule,
     plant: Plant | None = None,
-    allowed: frozenset[int] | None = None,
+    only: frozenset[Strike] | None = None,
     mirror: Mirror | None = None,
 ) -> Played:
     """Play all sessions of a schedule, until one comes to its end or an invariant breaks."""
-    faults = Faults(schedule.seed + 1, schedule.trouble, schedule.kinds, allowed)
+    faults = Faults(schedule.seed + 1, schedule.trouble, schedule.kinds, only)
     campaign = _Campaign(schedule, faults, Disk(mirror), plant)
     broken = None
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from pal.controller.rules import Rules
-from pal.simulate.faults import Fault
+from pal.simulate.faults import Fault, Strike
 from pal.simulate.scene import Site
 from pal.simulate.schedule import Played, Schedule, play
 from pal.simulate.world import Plant
@@ -30,59 +30,53 @@ class _Shrinking:
     plant: Plant | None
     left: int = REPLAYS
 
-    def tries(self, schedule: Schedule, allowed: frozenset[int]) -> bool:
+    def tries(self, schedule: Schedule, only: Iterable[Strike]) -> None:
         """Play a smaller schedule; keep it if it breaks the same invariant."""
         if self.left <= 0:
-            return False
+            return
         self.left -= 1
-        played = play(schedule, self.plant, allowed)
+        played = play(schedule, self.plant, frozenset(only))
         assert self.best.broken is not None
         if played.broken is None or played.broken.invariant != self.best.broken.invariant:
-            return False
-        if (len(played.struck), played.events) > (len(self.best.struck), self.best.events):
-            return False
-        self.best = played
-        return True
-
-    @property
-    def chances(self) -> tuple[int, ...]:
-        return tuple(chance for chance, _ in self.best.struck)
+            return
+        if (len(played.struck), played.events) <= (len(self.best.struck), self.best.events):
+            self.best = played
 
 
 def shrink(broken: Played, plant: Plant | None = None) -> Played:
     """Return a smaller schedule that breaks the same invariant: fewer faults, plainer rules."""
     found = _Shrinking(broken, plant)
     before = None
-    while before != (before := (found.chances, found.best.schedule)) and found.left > 0:
+    while before != (before := (found.best.struck, found.best.schedule)) and found.left > 0:
         _fewer_kinds(found)
         _fewer_faults(found)
         for simpler in _simpler(found.best.schedule):
-            found.tries(simpler(found.best.schedule), frozenset(found.chances))
+            found.tries(simpler(found.best.schedule), found.best.struck)
     return found.best
 
 
 def _fewer_kinds(found: _Shrinking) -> None:
     """Leave out all faults of a kind, for each kind."""
-    for kind in dict.fromkeys(kind for _, kind in found.best.struck):
-        kept = frozenset(chance for chance, other in found.best.struck if other is not kind)
+    for kind in dict.fromkeys(kind for kind, _ in found.best.struck):
+        kept = [strike for strike in found.best.struck if strike[0] is not kind]
         found.tries(found.best.schedule, kept)
 
 
 def _fewer_faults(found: _Shrinking) -> None:
     """Leave out parts of the faults, halves first and single ones last."""
-    size = max(1, len(found.chances) // 2)
+    size = max(1, len(found.best.struck) // 2)
     while size:
-        for part in _parts(found.chances, size):
-            kept = frozenset(found.chances) - frozenset(part)
-            if len(kept) < len(found.chances):
+        for part in _parts(found.best.struck, size):
+            kept = [strike for strike in found.best.struck if strike not in part]
+            if len(kept) < len(found.best.struck):
                 found.tries(found.best.schedule, kept)
         size //= 2
 
 
-def _parts(chances: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def _parts(struck: Sequence[Strike], size: int) -> Iterator[Sequence[Strike]]:
     # From the end: what came last is most often in vain.
-    for start in range(len(chances), 0, -size):
-        yield chances[max(0, start - size) : start]
+    for start in range(len(struck), 0, -size):
+        yield struck[max(0, start - size) : start]
 
 
 def _simpler(schedule: Schedule) -> Iterator[Callable[[Schedule], Schedule]]:
@@ -100,7 +94,7 @@ def _simpler(schedule: Schedule) -> Iterator[Callable[[Schedule], Schedule]]:
 
 def kinds_of(played: Played) -> str:
     """Return the faults that struck, for people."""
-    kinds = [kind for _, kind in played.struck]
+    kinds = [kind for kind, _ in played.struck]
     counts = {kind: kinds.count(kind) for kind in Fault if kind in kinds}
     said = [f"{kind}{f' x {count}' if count > 1 else ''}" for kind, count in counts.items()]
     return ", ".join(said) or "none"

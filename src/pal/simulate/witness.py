@@ -60,6 +60,8 @@ class Witness:
         elif type(event) is ev.KernelPaused:
             change = account.paused.add if event.on else account.paused.discard
             change(event.kernel)
+        elif type(event) is ev.StopRequested:
+            account.hurried |= account.ending
 
     def see(self, order: co.Command) -> None:
         """Judge an order of the manager."""
