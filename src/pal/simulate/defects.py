@@ -327,7 +327,7 @@ def _places_are_granted_twice(world: World) -> None:
     manager._grant = generous  # type: ignore[method-assign]
 
 
-@_defect("grants", "walkers")
+@_defect("grants", "walkers", "progress")
 def _a_returned_shard_gets_nothing(world: World) -> None:
     """An exchange that has started again is not granted any candidates."""
 

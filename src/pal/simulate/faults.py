@@ -16,7 +16,11 @@ class Fault(StrEnum):
     """A sample that kills each oracle that touches it."""
     HANG = "oracle hang"
     """It never answers; only the deadline ends this."""
+    BLOCK_ENDS = "block of a batch system ended"
+    """An oracle beyond the job is lost through no fault of its sample."""
     REFUSAL = "refused label"
+    OUTAGE = "all oracles fail"
+    """For a while, as when a licence is missing."""
     NAN = "label with NaN"
     LATE = "late answer"
     """It arrives after its sender was given up."""
@@ -43,6 +47,8 @@ class Fault(StrEnum):
     TRAINER_HANG = "trainer hang"
     """It learns nothing and does not answer until somebody kills it."""
     SHARD_CRASH = "exchange crash"
+    GREEDY = "proposals beyond the grant"
+    """A part that is taken from an exchange may be what it has just proposed."""
     RANKER_SILENT = "ranking lost"
     DROP = "sample dropped"
     """This and the following: what the operator does while a campaign runs."""
@@ -59,7 +65,9 @@ RATES: Final[Mapping[Fault, float]] = {
     Fault.CRASH: 0.15,
     Fault.POISON: 0.3,
     Fault.HANG: 0.08,
+    Fault.BLOCK_ENDS: 0.2,
     Fault.REFUSAL: 0.12,
+    Fault.OUTAGE: 0.4,
     Fault.NAN: 0.08,
     Fault.LATE: 0.05,
     Fault.TWICE: 0.04,
@@ -77,6 +85,7 @@ RATES: Final[Mapping[Fault, float]] = {
     Fault.TRAINER_CRASH: 0.12,
     Fault.TRAINER_HANG: 0.06,
     Fault.SHARD_CRASH: 0.02,
+    Fault.GREEDY: 0.03,
     Fault.RANKER_SILENT: 0.5,
     Fault.DROP: 0.1,
     Fault.REQUEUE: 0.15,

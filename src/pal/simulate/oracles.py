@@ -23,25 +23,35 @@ class Oracles:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._poisoned = scene.faults.strikes(Fault.POISON)
+        begin, rng = scene.agenda.time + 10 * scene.rng.random(), scene.rng
+        span = 25 * rng.random() if scene.faults.strikes(Fault.OUTAGE) else 0.0
+        self._outage = (begin, begin + span)
         self._workers = [scene.nodes.add("oracle", k) for k in range(scene.rules.n_oracles)]
 
     def start(self, order: co.StartLabel) -> None:
         """Work on a sample, unless this oracle has died and nobody knows yet."""
         scene, worker = self._scene, self._workers[order.oracle]
-        strikes = scene.faults.strikes
+        rules, strikes, nodes = scene.rules, scene.faults.strikes, scene.nodes
+        outside = order.oracle in rules.outside
         takes = 0.3 + 2.5 * scene.rng.random()
+        if outside:
+            takes += 6 * scene.rng.random()  # it waits for a batch system
         poison = self._poisoned and order.sample % POISON == 3 and not scene.faults.calm
-        if strikes(Fault.CRASH) or poison:
-            scene.nodes.crash(worker, takes)
-        elif scene.rules.oracle_deadline is not None and strikes(Fault.HANG):
-            return
+        if poison or strikes(Fault.CRASH):
+            nodes.crash(worker, takes)
+        elif outside and strikes(Fault.BLOCK_ENDS):
+            nodes.crash(worker, takes, "lost")
+        elif rules.oracle_deadline is not None and strikes(Fault.HANG):
+            if outside:
+                nodes.crash(worker, rules.oracle_deadline, "deadline")
         else:
             answer = self._answer(order)
-            scene.nodes.later(worker, takes, partial(self._reply, worker, order, answer))
+            nodes.later(worker, takes, partial(self._reply, worker, order, answer))
 
     def _answer(self, order: co.StartLabel) -> Happening:
         strikes, oracle, sample = self._scene.faults.strikes, order.oracle, order.sample
-        if strikes(Fault.REFUSAL):
+        begin, end = self._outage
+        if strikes(Fault.REFUSAL) or begin <= self._scene.agenda.time < end:
             failure = Failure("oracle", oracle, "LabelFailure", "not converged", sample=sample)
         elif strikes(Fault.NAN):
             failure = Failure("oracle", oracle, "NotFiniteError", "NaN in forces", sample=sample)

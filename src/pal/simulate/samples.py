@@ -66,6 +66,7 @@ class Samples:
         self._row = 0
         self._tripped = False
         """Whether so many samples in a row got no label that one at a time is to be tried."""
+        self._pause = self._probe_at = 0.0
         self._not_before: dict[int, float] = {}
         self.hears: Ears = {
             ev.OracleReady: self._hear_oracle,
@@ -164,9 +165,20 @@ class Samples:
         if state is State.FAILED or state is State.QUARANTINED:
             self._row += 1
             limit = self._account.rules.pause_after
-            self._tripped |= limit is not None and self._row >= limit
+            if limit is not None and self._row >= limit:
+                self._trip()
         elif state is State.RETURNED and type(self._account.event) is ev.LabelReturned:
             self._row, self._tripped = 0, False
+
+    def _trip(self) -> None:
+        time = self._account.time
+        if not self._tripped:
+            self._tripped, self._pause = True, self._account.rules.probe_after
+        elif time >= self._probe_at:
+            self._pause *= 2
+        else:
+            return
+        self._probe_at = time + self._pause
 
     def _see_start(self, order: co.StartLabel) -> None:
         oracle, sample = order.oracle, order.sample
@@ -192,9 +204,12 @@ class Samples:
         sample, time = order.sample, self._account.time
         if "oracle" in self._account.paused:
             raise Broken("pauses", f"{order} while labelling is paused", (sample,))
-        if self._tripped and self._working:
+        if self._tripped and (self._working or time < self._probe_at):
             under_way = list(self._working.values())
-            found = f"{order}: {self._row} in a row got no label, and {under_way} are under way"
+            found = (
+                f"{order}: {self._row} in a row got no label, {under_way} are under way, and the "
+                f"next is to be tried at {self._probe_at:.2f}"
+            )
             raise Broken("pauses", found, (sample, *under_way))
         due = self._not_before.pop(sample, time)
         if time < due:
@@ -257,7 +272,8 @@ class Samples:
         account = self._account
         limit = account.rules.labels
         enough = limit is not None and len(self.acknowledged) >= limit
-        held = "oracle" in account.paused or self._tripped
+        spared = self._tripped and account.time < self._probe_at + SLACK
+        held = "oracle" in account.paused or spared
         held = held or manager.stage not in (Stage.ALL, Stage.LABEL)
         waiting = tuple(s for s, state in account.states.items() if state is State.QUEUED)
         idle = self._ready.difference(self._working)

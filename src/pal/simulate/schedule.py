@@ -74,9 +74,11 @@ def draw(seed: int) -> Schedule:
 
 
 def _rules(rng: random.Random, goal: bool) -> Rules:
-    serial = rng.random() < 0.3
+    serial, long = rng.random() < 0.3, rng.random() < 0.03
+    oracles = rng.randint(1, 8 if long else 4)
     return Rules(
-        n_oracles=rng.randint(1, 4),
+        n_oracles=oracles,
+        outside=tuple(range(oracles - 1, oracles)) if rng.random() < 0.2 else (),
         trainers=tuple((member,) for member in range(rng.randint(1, 2))),
         oracle_deadline=rng.choice((None, 4.0, 6.0)),
         oracle_retries=rng.randint(0, 2),
@@ -84,7 +86,7 @@ def _rules(rng: random.Random, goal: bool) -> Rules:
         pause_after=rng.choice((None, 2, 4)),
         probe_after=rng.choice((2.0, 5.0)),
         grace=rng.choice(GRACE),
-        queue_capacity=rng.choice((1, 3, 10)),
+        queue_capacity=30 if long else rng.choice((1, 3, 10)),
         when_full=rng.choice(("drop_new", "drop_certain", "drop_old")),
         retrain_size=rng.choice((1, 3, 6)),
         window=rng.choice((None, None, 3, 8)),
@@ -94,8 +96,8 @@ def _rules(rng: random.Random, goal: bool) -> Rules:
         training=serial or rng.random() < 0.85,
         rerank=rng.random() < 0.5,
         initial_labels=rng.choice((0, 2, 6)),
-        after=None if goal else 5 + 25 * rng.random(),
-        labels=rng.randint(4, 12) if goal else rng.choice((None, 10)),
+        after=None if goal else (5 + 25 * rng.random()) * (4 if long else 1),
+        labels=rng.randint(4, 12) * (3 if long else 1) if goal else rng.choice((None, 10)),
         samples=None if goal else rng.choice((None, 400)),
         quiet=None if goal else rng.choice((None, 5.0)),
         failures=None if goal else rng.choice((None, 4)),

@@ -180,6 +180,8 @@ class Shards:
         self.samples += 10
         self.uncertain += uncertain
         count = min(uncertain, shard.granted - shard.proposed)
+        if self._scene.faults.strikes(Fault.GREEDY):
+            count = uncertain + 5
         if count > 0:
             shard.proposed += count
             walkers = [10 * index + rng.randrange(10) for _ in range(count)]
