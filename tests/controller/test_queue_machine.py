@@ -174,4 +174,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=150, stateful_step_count=40)
+# The same examples each time, and none has a deadline: others want the processor, too.
+TestQueue.settings = settings(
+    max_examples=150, stateful_step_count=40, derandomize=True, deadline=None, database=None
+)

@@ -94,4 +94,7 @@ class TrainingMachine(RuleBasedStateMachine):
 
 
 TestTraining = TrainingMachine.TestCase
-TestTraining.settings = settings(max_examples=150, stateful_step_count=40)
+# The same examples each time, and none has a deadline: others want the processor, too.
+TestTraining.settings = settings(
+    max_examples=150, stateful_step_count=40, derandomize=True, deadline=None, database=None
+)

@@ -115,4 +115,7 @@ class ResumeMachine(RuleBasedStateMachine):
 
 
 TestResume = ResumeMachine.TestCase
-TestResume.settings = settings(max_examples=100, stateful_step_count=40)
+# The same examples each time, and none has a deadline: others want the processor, too.
+TestResume.settings = settings(
+    max_examples=100, stateful_step_count=40, derandomize=True, deadline=None, database=None
+)

@@ -29,18 +29,15 @@ print(json.dumps([play(draw(seed)).history.digest() for seed in range(12)]))
 """
 
 
-@pytest.fixture(scope="module")
-def tally():
-    return command.run(SEEDS)
-
-
-def test_no_schedule_breaks_an_invariant(tally):
-    assert tally.schedules == len(SEEDS)
+@pytest.mark.parametrize("first", SEEDS[::500])
+def test_no_schedule_breaks_an_invariant(first):
+    tally = command.run(range(first, first + 500))
+    assert tally.schedules == 500
     assert tally.broken == 0, "what broke is told above: seed, rules, faults and story"
 
 
-def test_every_kind_of_fault_has_struck(tally):
-    assert set(tally.faults) == set(Fault)
+def test_every_kind_of_fault_strikes():
+    assert set(command.run(range(500), quiet=True).faults) == set(Fault)
 
 
 def test_schedules_hear_every_event_and_order_every_command():

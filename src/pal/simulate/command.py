@@ -104,7 +104,7 @@ def tell(played: Played, sample: int | None, trace: bool) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 1 if an invariant broke, 0 if none did."""
-    given = _parser().parse_args(argv)
+    given = parser().parse_args(argv)
     plant = DEFECTS[given.defect].plant if given.defect else None
     if given.seed is not None:
         played = replay(given.seed, plant, given.ledger)
@@ -115,21 +115,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(tally.broken > 0)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    reader = argparse.ArgumentParser(
         prog="pal bench simulate",
         description="Play campaigns of the real controller in a virtual world of faults, and "
         "check every invariant after every event. One seed gives one history.",
     )
-    parser.add_argument("--seeds", type=int, default=2000, metavar="N", help="how many schedules")
-    parser.add_argument("--first", type=int, default=0, metavar="S", help="the first seed")
-    parser.add_argument("--seed", type=int, metavar="S", help="play only this one, and tell of it")
-    parser.add_argument("--story", type=int, metavar="SAMPLE", help="with --seed: of this sample")
-    parser.add_argument("--trace", action="store_true", help="with --seed: the whole history")
-    parser.add_argument(
+    reader.add_argument("--seeds", type=int, default=2000, metavar="N", help="how many schedules")
+    reader.add_argument("--first", type=int, default=0, metavar="S", help="the first seed")
+    reader.add_argument("--seed", type=int, metavar="S", help="play only this one, and tell of it")
+    reader.add_argument("--story", type=int, metavar="SAMPLE", help="with --seed: of this sample")
+    reader.add_argument("--trace", action="store_true", help="with --seed: the whole history")
+    reader.add_argument(
         "--ledger", action="store_true", help="keep a real ledger beside the simulated one"
     )
-    parser.add_argument(
+    reader.add_argument(
         "--defect", choices=sorted(DEFECTS), metavar="NAME", help="plant a known defect"
     )
-    return parser
+    return reader
