@@ -75,10 +75,18 @@ class World:
         self.candidates = dict(disk.candidates)
         self._oracles = Oracles(self._scene)
         self.trainers = Trainers(self._scene, self._release)
-        trained = lambda: len(disk.trained) == len(rules.trainers)  # noqa: E731
-        self.shards = Shards(self._scene, site.shards, past.proposed, self._offer, trained)
+        self.shards = Shards(self._scene, site.shards, past.proposed, self._offer, self._trained)
         self.shards.version = disk.version
-        self._orders: dict[type, Callable[[Any], None]] = {
+        self._orders = self._carriers()
+        if plant is not None:
+            plant(self)
+        Operator(self._scene, self._oracles, self.witness, self.candidates)
+        self._tick_every = site.tick
+        self._open(made if not disk.next_sample else 0)
+
+    def _carriers(self) -> dict[type, Callable[[Any], None]]:
+        """Who carries out which order."""
+        return {
             co.Move: self._move,
             co.StartLabel: self._start_label,
             co.CommitLabel: self._commit_label,
@@ -92,11 +100,6 @@ class World:
             co.Tell: lambda order: None,
             co.Finish: self._finish,
         }
-        if plant is not None:
-            plant(self)
-        Operator(self._scene, self._oracles, self.witness, self.candidates)
-        self._tick_every = site.tick
-        self._open(made if not disk.next_sample else 0)
 
     def _open(self, initial: int) -> None:
         self.agenda.at(0.0, lambda: ev.Tick(self.agenda.time))
@@ -224,6 +227,9 @@ class World:
             self.candidates[candidate.sample] = candidate
             self.writer.put(entries.NewSample(time, candidate, ARRAY))
         return ev.CandidatesProposed(self._scene.now(), offered)
+
+    def _trained(self) -> bool:
+        return len(self.disk.trained) == len(self._scene.rules.trainers)
 
     def _release(self, trainer: int) -> int:
         self.disk.version += 1
