@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from pal.roles import Oracle
-from pal.runtime.labels import calculate
+from pal.runtime.labels import ANY, calculate
 from pal.runtime.messages import LabelDone, LabelRefused, LabelTask, Shutdown
 from pal.runtime.worker import Desktop
 
@@ -51,7 +51,9 @@ class OracleDesk:
         scratch = desk.job.directory / "scratch" / f"{task.identity}-{task.attempt}"
         started = desk.meter.begin()
         try:
-            label = calculate(self._oracle, task.sample, scratch)
+            label = calculate(
+                self._oracle, task.sample, scratch, desk.job.extra.get("sanity", ANY)
+            )
         except Exception as error:
             failure = desk.failure("oracle", task.oracle, error, sample=task.identity)
             desk.channel.send(LabelRefused(task.oracle, task.identity, failure))
