@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pal.controller.manager import PATIENCE
@@ -58,15 +58,17 @@ def draw(seed: int) -> Schedule:
     """Draw a schedule. A random half of the fault kinds is switched on, so that pairs show."""
     rng = random.Random(seed)
     goal = rng.random() < 0.4
+    rules = _rules(rng, goal)
+    site = Site(
+        nodes=rng.choice((1, 1, 2, 3)),
+        shards=rng.choice((1, 1, 2)),
+        initial=rng.choice((0, 0, 3, 6)),
+        tick=rng.choice((1.0, 2.0)),
+    )
     return Schedule(
         seed=seed,
-        rules=_rules(rng, goal),
-        site=Site(
-            nodes=rng.choice((1, 1, 2, 3)),
-            shards=rng.choice((1, 1, 2)),
-            initial=rng.choice((0, 0, 3, 6)),
-            tick=rng.choice((1.0, 2.0)),
-        ),
+        rules=replace(rules, nodes=tuple(k % site.nodes for k in range(rules.n_oracles))),
+        site=site,
         trouble=rng.choice((0.0, 0.5, 1.0, 1.0)),
         kinds=frozenset(kind for kind in Fault if rng.random() < 0.6),
         goal=goal,
