@@ -60,6 +60,9 @@ class Fault(StrEnum):
     LAST_WORD = "label at the end"
     """An oracle answers when the campaign has ended; its label is kept all the same."""
 
+    # An enumeration's own hash is a call of Python's, which the dice feel.
+    __hash__ = str.__hash__
+
 
 RATES: Final[Mapping[Fault, float]] = {
     Fault.CRASH: 0.15,

@@ -1,7 +1,7 @@
 """The witness: sees all events and orders of a session, and holds them to the invariants.
 
-It keeps books of its own, from what is said and from what is on the disk, and believes nothing
-that the controller tells of itself.
+It keeps books of its own, from what is said and from what is on the disk, and asks the controller
+for little more than the stage the campaign is at.
 """
 
 from __future__ import annotations
