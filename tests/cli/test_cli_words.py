@@ -17,6 +17,7 @@ from pal.cli import app
 from pal.cli.app import EXIT_CODES
 from pal.cli.arguments import overrides
 from pal.errors import PalError, SettingsError
+from pal.simulate.command import parser
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
 
@@ -146,6 +147,19 @@ def test_an_example_can_be_copied_from_any_terminal(name, monkeypatch):
     (kernel,) = find(name)
     lines = ask("kernels", name).output.splitlines()
     assert {f"  {line}".rstrip() for line in kernel.described.example.splitlines()} <= {*lines}
+
+
+def test_bench_simulates_schedules_of_faults():
+    done = ask("bench", "simulate", "--seeds", "5")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("5 schedules, ")
+    assert ", 0 broken, " in done.output
+    broken = ask("bench", "simulate", "--seeds", "5", "--defect", "taught_twice")
+    assert broken.exit_code == 1
+    assert "BROKEN, seed" in broken.output
+    section = PAGE.read_text(encoding="utf-8").partition("`pal bench simulate`")[2]
+    for action in parser()._actions[1:]:
+        assert f"`{action.option_strings[0]}" in section
 
 
 def test_version():

@@ -133,6 +133,23 @@ def test_a_label_by_hand_for_a_sample_that_waits_or_runs():
     assert [s.sample for s in of(StartLabel, play.oracle(0))] == [2]
 
 
+def test_the_end_waits_for_a_label_that_is_given_in_the_last_moment():
+    play = Play(retrain_size=10)
+    play.oracle(0)
+    play.trainer(0)
+    play.propose(1, 2)
+    play.label(0, 1)
+    play.fails(0, 2)
+    play.stop()
+    play.tick(31.0)
+    assert play.manager.phase == "final training"
+    play.give(2)
+    play.trained()
+    assert not play.manager.finished, "its label is on the way to the disk"
+    play.durable(2)
+    assert play.manager.finished
+
+
 def test_an_initial_sample_that_is_tried_anew_is_waited_for():
     play = Play(oracle_retries=0, initial_labels=2)
     play.oracle(0)

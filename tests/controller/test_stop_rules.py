@@ -223,7 +223,9 @@ def test_a_silent_disk_and_a_silent_trainer_do_not_hold_the_end():
     play.tick(30.0)
     assert play.manager.phase == "finishing labels"
     play.trainer()
-    assert of(Finish, play.tick(PATIENCE)), "nothing to train on, the label stays returned"
+    play.tick(PATIENCE)
+    assert play.manager.phase == "collecting weights", "nothing to train on"
+    assert of(Finish, play.tick(PATIENCE)), "the label stays returned"
     assert play.state(1) is State.RETURNED
 
     play = ending()

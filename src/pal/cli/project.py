@@ -168,7 +168,11 @@ def _reflowed(paragraph: str) -> str:
 
 
 def bench(context: typer.Context) -> None:
-    """Measure on this machine what an exchange costs; options as `pal bench --help` tells."""
+    """Measure what an exchange costs here; `pal bench simulate` plays schedules of faults."""
+    if context.args[:1] == ["simulate"]:
+        from pal.simulate.command import main as simulate
+
+        raise typer.Exit(simulate(context.args[1:]))
     from pal.testing.bench import main
 
     raise typer.Exit(main(context.args))

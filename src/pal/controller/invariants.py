@@ -6,6 +6,8 @@ from collections import Counter
 
 from pal.controller.commands import State
 from pal.controller.manager import Manager
+from pal.controller.queue import Entry
+from pal.controller.rules import INITIAL
 
 
 class InvariantError(AssertionError):
@@ -18,70 +20,83 @@ def validate(manager: Manager) -> None:
     Raises:
         InvariantError: naming what broke.
     """
-    _one_place_each(manager)
-    _queue_is_bounded(manager)
-    _oracles_are_consistent(manager)
+    waiting = list(manager.labelling.queue)
+    running = [entry for _, entry in manager.labelling.oracles]
+    _one_place_each(manager, waiting, running)
+    _queue_is_bounded(manager, waiting, running)
+    _oracles_are_consistent(manager, running)
     _nothing_waits_in_vain(manager)
     _dataset_holds_labels_once(manager)
     _trainers_hold_ranges(manager)
     _walkers_and_grants(manager)
 
 
-def _require(holds: bool, broken: str) -> None:
-    if not holds:
-        raise InvariantError(broken)
+# Everything below runs after each event of thousands of simulated campaigns: what went wrong is
+# put into words only where it did.
 
 
-def _one_place_each(manager: Manager) -> None:
+def _one_place_each(manager: Manager, waiting: list[Entry], running: list[Entry]) -> None:
     labelling = manager.labelling
-    places = [(entry.sample, State.QUEUED) for entry in labelling.queue]
-    places += [(entry.sample, State.RUNNING) for _, entry in labelling.oracles]
-    places += [(sample, State.RETURNED) for sample in labelling.returned]
-    held = Counter(sample for sample, _ in places)
-    twice = [sample for sample, times in held.items() if times > 1]
-    _require(not twice, f"samples in more than one place: {twice}")
-    on_the_way = {State.QUEUED, State.RUNNING, State.RETURNED}
-    told = {sample: s for sample, s in labelling.states.items() if s in on_the_way}
-    wrong = set(told.items()) ^ set(places)
-    _require(not wrong, f"samples that are not where their state says: {sorted(wrong)}")
-    counts = manager.counts
-    sizes = (counts.queued, counts.running, counts.returned)
-    real = Counter(told.values())
-    expected = (real[State.QUEUED], real[State.RUNNING], real[State.RETURNED])
-    _require(sizes == expected, f"queued, running, returned: counted {sizes}, are {expected}")
+    if len(labelling.queue) != len(waiting):
+        raise InvariantError(f"the queue counts {len(labelling.queue)}, holds {len(waiting)}")
+    if len(labelling.oracles) != len(running):
+        raise InvariantError(f"{len(labelling.oracles)} counted as running, {len(running)} are")
+    queued = [entry.candidate.sample for entry in waiting]
+    with_oracles = [entry.candidate.sample for entry in running]
+    held = [*queued, *with_oracles, *labelling.returned]
+    if len(set(held)) < len(held):
+        twice = [sample for sample, times in Counter(held).items() if times > 1]
+        raise InvariantError(f"samples in more than one place: {twice}")
+    states, told = labelling.states, list(labelling.states.values())
+    places = (
+        (State.QUEUED, queued),
+        (State.RUNNING, with_oracles),
+        (State.RETURNED, list(labelling.returned)),
+    )
+    for place, samples in places:
+        wrong = [sample for sample in samples if states.get(sample) is not place]
+        if wrong or told.count(place) != len(samples):
+            said = {sample for sample, state in states.items() if state is place}
+            wrong = sorted(said.symmetric_difference(samples))
+            raise InvariantError(f"samples said to be {place} and not there, or not said: {wrong}")
 
 
-def _queue_is_bounded(manager: Manager) -> None:
-    queue, oracles = manager.labelling.queue, manager.labelling.oracles
-    counted = sum(not entry.initial for entry in queue)
-    _require(queue.counted == counted, f"the queue counts {queue.counted}, holds {counted}")
+def _queue_is_bounded(manager: Manager, waiting: list[Entry], running: list[Entry]) -> None:
+    queue = manager.labelling.queue
+    counted = len([entry for entry in waiting if entry.candidate.walker != INITIAL])
+    if queue.counted != counted:
+        raise InvariantError(f"{queue.counted} count against the capacity, {counted} should")
     # A running sample left a free place behind; it may come back to find it taken.
-    running = sum(not entry.initial for _, entry in oracles)
+    held = counted + len([entry for entry in running if entry.candidate.walker != INITIAL])
     before = len(manager.restored.queued)
     limit = max(queue.widest, before) + manager.most_oracles + manager.labelling.insisted
-    held = counted + running
-    _require(held <= limit, f"{held} samples wait or run, the queue allows {limit}")
+    if held > limit:
+        raise InvariantError(f"{held} samples wait or run, the queue allows {limit}")
 
 
-def _oracles_are_consistent(manager: Manager) -> None:
+def _oracles_are_consistent(manager: Manager, working: list[Entry]) -> None:
     pool = manager.labelling.oracles
-    free, running, killed = set(pool.free), set(pool.running), set(pool.killed)
+    free, running, killed = pool.free.keys(), pool.running.keys(), pool.killed.keys()
     several = (free & running) | (free & killed) | (running & killed)
-    _require(not several, f"oracles with more than one state: {several}")
-    untried = [entry.sample for _, entry in pool if entry.attempts < 1]
-    _require(not untried, f"samples that run without an attempt: {untried}")
-    starts = [running.started for running in pool.running.values()]
-    _require(starts == sorted(starts), "running labels are not in the order of their start")
+    if several:
+        raise InvariantError(f"oracles with more than one state: {several}")
+    untried = [entry.sample for entry in working if entry.attempts < 1]
+    if untried:
+        raise InvariantError(f"samples that run without an attempt: {untried}")
+    starts = [label.started for label in pool.running.values()]
+    if starts != sorted(starts):
+        raise InvariantError("running labels are not in the order of their start")
 
 
 def _nothing_waits_in_vain(manager: Manager) -> None:
     labelling = manager.labelling
-    if manager.ending is not None or not manager.labelling_on:
+    if manager.ending is not None or not manager.labelling_on or not labelling.oracles.free:
         return
     if not labelling.breaker.allows(manager.now, len(labelling.oracles)):
         return
-    limit, counts = manager.rules.labels, manager.counts
-    if limit is not None and counts.labelled + counts.running + counts.returned >= limit:
+    limit = manager.rules.labels
+    under_way = len(labelling.oracles) + len(labelling.returned)
+    if limit is not None and labelling.labelled + under_way >= limit:
         return
     choose = labelling.oracles.choose
     later = {entry.sample for entry in labelling.queue.deferred}
@@ -90,30 +105,41 @@ def _nothing_waits_in_vain(manager: Manager) -> None:
         for entry in labelling.queue
         if entry.sample not in later and (oracle := choose(entry.avoid)) is not None
     ]
-    _require(not idle, f"a sample waits while an oracle is free: (sample, oracle) {idle[:3]}")
+    if idle:
+        raise InvariantError(
+            f"a sample waits while an oracle is free: (sample, oracle) {idle[:3]}"
+        )
 
 
 def _dataset_holds_labels_once(manager: Manager) -> None:
     dataset, labelling = manager.training.dataset, manager.labelling
-    _require(len(set(dataset)) == len(dataset), "a label is in the dataset twice")
-    labelled = {s for s, state in labelling.states.items() if state is State.LABELLED}
-    _require(set(dataset) == labelled, "the dataset differs from the labelled samples")
-    _require(labelling.labelled == len(dataset), "the count of labels differs from the dataset")
+    if len(set(dataset)) != len(dataset):
+        raise InvariantError("a label is in the dataset twice")
+    states, labelled = labelling.states, State.LABELLED
+    wrong = [sample for sample in dataset if states.get(sample) is not labelled]
+    if wrong or list(states.values()).count(labelled) != len(dataset):
+        raise InvariantError(f"the dataset differs from the labelled samples: {wrong}")
+    if labelling.labelled != len(dataset):
+        raise InvariantError("the count of labels differs from the dataset")
 
 
 def _trainers_hold_ranges(manager: Manager) -> None:
     training = manager.training
     size = len(training.dataset)
-    _require(0 <= training.taught <= size, f"{training.taught} labels taught of {size}")
+    if not 0 <= training.taught <= size:
+        raise InvariantError(f"{training.taught} labels taught of {size}")
     for index, trainer in enumerate(training.trainers):
-        fits = 0 <= trainer.first <= trainer.last <= size and trainer.round <= training.round
-        _require(fits, f"trainer {index} holds what is not there: {trainer}")
-        _require(trainer.ready or not trainer.busy, f"trainer {index} is gone and busy")
+        if not (0 <= trainer.first <= trainer.last <= size and trainer.round <= training.round):
+            raise InvariantError(f"trainer {index} holds what is not there: {trainer}")
+        if trainer.busy and not trainer.ready:
+            raise InvariantError(f"trainer {index} is gone and busy")
         window, held = trainer.window, trainer.last - trainer.first
-        _require(window is None or held <= window, f"trainer {index} holds {held} of {window}")
+        if window is not None and held > window:
+            raise InvariantError(f"trainer {index} holds {held} of {window}")
 
 
 def _walkers_and_grants(manager: Manager) -> None:
-    stopped = manager.ending is None or not manager.exploring
-    _require(stopped, "walkers explore while the campaign ends")
-    _require(not manager.finished or manager.ending is not None, "finished without a reason")
+    if manager.ending is not None and manager.exploring:
+        raise InvariantError("walkers explore while the campaign ends")
+    if manager.finished and manager.ending is None:
+        raise InvariantError("finished without a reason")

@@ -390,7 +390,9 @@ class Manager:
             orders += self._finish_labels(ending)
         if ending.step is Step.TRAINING:
             orders += self._finish_training(ending)
-        if ending.step is Step.WEIGHTS and (not self.training.busy or self.now >= ending.until):
+        # Labels that the operator gives may be on their way to the disk until the last moment.
+        awaited = self.training.busy or self.labelling.returned
+        if ending.step is Step.WEIGHTS and (not awaited or self.now >= ending.until):
             self.finished = True
             verdict = ending.verdict
             orders.append(Finish(verdict.reason, verdict.failed, verdict.continued))

@@ -8,13 +8,13 @@ from typing import Any
 
 from pal.controller import commands as cmd
 from pal.controller.commands import State
+from pal.controller.grants import Grants
 from pal.errors import Failure
 from pal.ledger import entries
 from pal.ledger.story import attempt
 from pal.runtime import messages as msg
 from pal.runtime.books import Books
 from pal.runtime.cluster import Cluster, Station
-from pal.runtime.grants import Grants
 from pal.runtime.releases import Releases
 
 _OVER = (State.LABELLED, State.FAILED, State.QUARANTINED, State.DROPPED)

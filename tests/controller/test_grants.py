@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pal.runtime.grants import Grants
+from pal.controller.grants import Grants
 
 
 class Shards:

@@ -1,0 +1,1 @@
+"""The virtual world: the real controller under schedules of faults, one seed, one history."""
