@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pal.controller.queue import Entry
 
@@ -70,7 +71,7 @@ class OraclePool:
         if not avoid:
             return next(iter(self.free), None)
         nodes = {self._node(oracle) for oracle in avoid}
-        away = any(self._node(oracle) not in nodes for oracle in (*self.free, *self.running))
+        away = any(self._node(oracle) not in nodes for oracle in chain(self.free, self.running))
         for oracle in self.free:
             if self._node(oracle) not in nodes or not (away or oracle in avoid):
                 return oracle
