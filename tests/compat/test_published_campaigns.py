@@ -105,11 +105,17 @@ def test_inputs_of_several_sizes(watched: Folder) -> None:
 
 
 def test_the_queue_is_adjusted_after_each_training(watched: Folder) -> None:
+    """The workflow ends when it has been adjusted for the third time."""
     watched.edit("al_setting.py", '"dynamic_orcale_list": False', '"dynamic_oracle_list": True')
     watched.edit(
-        "oracle.py",
-        'self.note("run_calc"',
-        "__import__('time').sleep(0.02); self.note(\"run_calc\"",
+        "oracle.py", "        return np.array", "        time.sleep(0.02)\n        return np.array"
+    )
+    watched.edit("oracle.py", "import os\n", "import os\nimport time\n")
+    watched.edit("utils.py", "    order =", "    open('adjusted', 'a').write('x')\n    order =")
+    watched.edit(
+        "model.py",
+        "return self.trained >= ENOUGH",
+        "return os.path.exists('adjusted') and os.path.getsize('adjusted') > 2",
     )
     found = finished(watched)
     assert found["dropped"] > 0, "half of the queue was left out each time"
@@ -236,11 +242,12 @@ def test_the_toy_of_the_publication_trains_updates_stops_and_goes_on(toy: Folder
     assert first["version"] >= 3
     logs = toy.results / "pal" / "logs"
     assert "model updated" in (logs / "exchange.log").read_text()
-    assert "new data arrive." in (logs / "trainer-0.log").read_text()
+    trainer = first["reason"].split()[1]
+    assert "new data arrive." in (logs / f"trainer-{trainer}.log").read_text()
     assert len(list(toy.results.glob("generator_data_*"))) == 4
     histories = list(toy.results.glob("retrain_history_*.json"))
     assert len(histories) == 2
-    assert all(json.loads(path.read_text())["MSE_train"] for path in histories)
+    assert any(json.loads(path.read_text())["MSE_train"] for path in histories)
     again = finished(toy, *changes, TOY_ROUNDS="5")
     assert again["labels"] > first["labels"]
     assert again["version"] > first["version"]
