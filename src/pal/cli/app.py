@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from pal.cli import campaign, project
 from pal.cli.check import check
+from pal.cli.recover import recover
 from pal.cli.submit import submit
 from pal.errors import PalError
 from pal.transport.parting import part
@@ -83,6 +84,7 @@ app.command()(submit)
 app.command()(campaign.status)
 app.command()(campaign.stop)
 app.command()(campaign.export)
+app.command()(recover)
 app.command()(project.kernels)
 app.command()(project.schema)
 app.command(

@@ -19,11 +19,17 @@ from typing import Any, Final, Self
 from pal.errors import LedgerDiskError, LedgerError, LedgerForeignError, LedgerLockedError
 
 LEDGER: Final = "ledger.sqlite"
+BACKUP: Final = "ledger.backup.sqlite"
+"""The copy of what the ledger holds; never more than some minutes old."""
+DAMAGED: Final = "ledger.damaged-"
+"""Where the name of a ledger begins that was damaged, and from which another one was made."""
 MUSTER: Final = ".muster-"
 """Where the name of a file begins by which the agents of several nodes find the directory."""
 
 _WRITTEN: Final = (
     f"{LEDGER}*",
+    f"{BACKUP}*",
+    f"{DAMAGED}*",
     "logs",
     "states",
     "models",
@@ -226,7 +232,7 @@ class RunDirectory:
         return self.states / name, self.states / f"{name}.1"
 
     def _refuse_foreign(self) -> None:
-        if self.ledger.exists():
+        if self.ledger.exists() or (self.path / BACKUP).exists():
             return
         # A run that was killed before it had a ledger leaves its lock and empty folders.
         others = [
@@ -292,13 +298,13 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise _refused(path, error) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Put a rename on the disk: the name lives in the folder, not in the file."""
     handle = os.open(folder, os.O_RDONLY)
     try:
