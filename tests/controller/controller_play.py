@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pal.controller import events as ev
@@ -10,6 +11,8 @@ from pal.controller.invariants import validate
 from pal.controller.manager import Manager
 from pal.controller.rules import INITIAL, Restored, Rules
 from pal.errors import Failure
+
+BY = "anna@login1"
 
 
 def candidate(sample: int, uncertainty: float = 1.0, walker: int = 0) -> ev.Candidate:
@@ -89,6 +92,25 @@ class Play:
 
     def stop(self, reason: str = "a walker asked") -> list[Command]:
         return self.send(ev.StopRequested(self.time, reason))
+
+    def drop(self, sample: int) -> list[Command]:
+        return self.send(ev.SampleDropped(self.time, sample, BY))
+
+    def requeue(self, sample: int, ended: State | None = None, walker: int = 0) -> list[Command]:
+        wanted = candidate(sample, walker=walker)
+        return self.send(ev.SampleRequeued(self.time, wanted, BY, ended))
+
+    def give(self, sample: int, ended: State | None = None) -> list[Command]:
+        return self.send(ev.LabelGiven(self.time, candidate(sample), BY, ended))
+
+    def pause(self, kernel: Any, on: bool = True) -> list[Command]:
+        return self.send(ev.KernelPaused(self.time, kernel, on, BY))
+
+    def retire(self, oracle: int) -> list[Command]:
+        return self.send(ev.OracleRetired(self.time, oracle))
+
+    def change(self, **rules: Any) -> list[Command]:
+        return self.send(ev.RulesChanged(self.time, replace(self.manager.rules, **rules)))
 
     def state(self, sample: int) -> State | None:
         return self.manager.state_of(sample)

@@ -219,7 +219,7 @@ BREAKAGES = {
     "in more than one place": lambda m: m.labelling.returned.update({1: object(), 2: object()}),
     "where their state says": lambda m: m.labelling.states.pop(2),
     "the queue counts": lambda m: setattr(m.labelling.queue, "_counted", 9),
-    "samples wait or run": lambda m: setattr(m.labelling.queue, "capacity", 0),
+    "samples wait or run": lambda m: setattr(m.labelling.queue, "widest", -9),
     "more than one state": lambda m: m.labelling.oracles.free.update({0: None}),
     "waits while an oracle is free": lambda m: m.labelling.oracles.ready(3),
     "in the dataset twice": lambda m: m.training.dataset.append(0),

@@ -170,7 +170,7 @@ def test_what_the_physics_refuses_is_not_tried_again():
 
 
 def test_oracles_that_watch_over_the_deadline_themselves_are_left_alone():
-    pool = OraclePool(5.0, timed=1)
+    pool = OraclePool(5.0, outside=(1, 2))
     for oracle in (1, 0):
         pool.ready(oracle)
         pool.start(oracle, Entry(candidate(oracle)), now=0.0)

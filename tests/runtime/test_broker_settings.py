@@ -38,7 +38,7 @@ def test_places_beyond_the_job_come_after_those_in_it(tmp_path: Path) -> None:
     assert [job.oracles for job in placement.of("oracle")] == [(0,), (1,)]
     assert (broker.oracles, broker.name, broker.cores) == ((2, 3, 4), "broker", ())
     rules = rules_of(found, placement, 0)
-    assert (rules.n_oracles, rules.untimed) == (5, 3)
+    assert (rules.n_oracles, rules.outside) == (5, (2, 3, 4))
     assert "broker: labels beyond the job, 3 at once" in "\n".join(placement.lines())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 
 class State(StrEnum):
@@ -47,10 +47,17 @@ class CommitLabel:
 
 @dataclass(frozen=True, slots=True)
 class KillOracle:
-    """The oracle exceeded its deadline: kill it. It comes back as `OracleReady`."""
+    """Kill an oracle, whose label is late or not wanted. It comes back as `OracleReady`."""
 
     oracle: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetireOracle:
+    """This oracle has nothing to do and is not needed any more: end it, and do not restart it."""
+
+    oracle: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,14 @@ class RankQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class Tell:
+    """Let the operator know, now and in the ledger."""
+
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """All is done: stop every worker and end. `failed` when something broke.
 
@@ -117,10 +132,12 @@ Command: TypeAlias = (
     | StartLabel
     | CommitLabel
     | KillOracle
+    | RetireOracle
     | Teach
     | FinishTraining
     | Explore
     | GrantCandidates
     | RankQueue
+    | Tell
     | Finish
 )

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pal.errors import Failure
+
+if TYPE_CHECKING:
+    from pal.controller.commands import State
+    from pal.controller.rules import Rules
+
+Pausable: TypeAlias = Literal["generator", "oracle", "training"]
+"""What the operator may hold: walkers, new labels, training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,71 @@ class StopRequested:
     continued: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class OracleRetired:
+    """The operator wants one oracle less: this one goes as soon as it has no label to make."""
+
+    time: float
+    oracle: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleDropped:
+    """The operator wants no label of this sample, which waits or is being labelled.
+
+    `by`: who said so, in this and the following events, e.g. "anna@login1".
+    """
+
+    time: float
+    sample: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequeued:
+    """The operator wants another label made: of a sample that ended without one, or is running.
+
+    Whatever was held against it is forgotten. `ended`: how it ended, for a sample that did so in
+    an earlier session, of which this one has not heard.
+    """
+
+    time: float
+    candidate: Candidate
+    by: str
+    ended: State | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelGiven:
+    """The operator brings the label of a sample that has none. It is not yet on disk.
+
+    `ended`: as in `SampleRequeued`.
+    """
+
+    time: float
+    candidate: Candidate
+    by: str
+    ended: State | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPaused:
+    """The operator holds a kernel (`on`), or lets it go on."""
+
+    time: float
+    kernel: Pausable
+    on: bool
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """From now on the campaign goes by other rules; only those that may change live differ."""
+
+    time: float
+    rules: Rules
+
+
 Event: TypeAlias = (
     Tick
     | CandidatesProposed
@@ -177,4 +249,10 @@ Event: TypeAlias = (
     | Explored
     | QueueRanked
     | StopRequested
+    | OracleRetired
+    | SampleDropped
+    | SampleRequeued
+    | LabelGiven
+    | KernelPaused
+    | RulesChanged
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pal.controller.commands import State
-from pal.controller.manager import Manager, Stage
+from pal.controller.manager import Manager
 
 
 class InvariantError(AssertionError):
@@ -58,7 +58,7 @@ def _queue_is_bounded(manager: Manager) -> None:
     # A running sample left a free place behind; it may come back to find it taken.
     running = sum(not entry.initial for _, entry in oracles)
     before = len(manager.restored.queued)
-    limit = max(queue.capacity, before) + manager.rules.n_oracles
+    limit = max(queue.widest, before) + manager.most_oracles + manager.labelling.insisted
     held = counted + running
     _require(held <= limit, f"{held} samples wait or run, the queue allows {limit}")
 
@@ -75,14 +75,21 @@ def _oracles_are_consistent(manager: Manager) -> None:
 
 
 def _nothing_waits_in_vain(manager: Manager) -> None:
-    if manager.ending is not None or manager.stage not in (Stage.ALL, Stage.LABEL):
-        return
     labelling = manager.labelling
+    if manager.ending is not None or not manager.labelling_on:
+        return
+    if not labelling.breaker.allows(manager.now, len(labelling.oracles)):
+        return
     limit, counts = manager.rules.labels, manager.counts
     if limit is not None and counts.labelled + counts.running + counts.returned >= limit:
         return
     choose = labelling.oracles.choose
-    idle = [(e.sample, o) for e in labelling.queue if (o := choose(e.avoid)) is not None]
+    later = {entry.sample for entry in labelling.queue.deferred}
+    idle = [
+        (entry.sample, oracle)
+        for entry in labelling.queue
+        if entry.sample not in later and (oracle := choose(entry.avoid)) is not None
+    ]
     _require(not idle, f"a sample waits while an oracle is free: (sample, oracle) {idle[:3]}")
 
 
@@ -102,8 +109,7 @@ def _trainers_hold_ranges(manager: Manager) -> None:
         fits = 0 <= trainer.first <= trainer.last <= size and trainer.round <= training.round
         _require(fits, f"trainer {index} holds what is not there: {trainer}")
         _require(trainer.ready or not trainer.busy, f"trainer {index} is gone and busy")
-        window = manager.rules.window
-        held = trainer.last - trainer.first
+        window, held = trainer.window, trainer.last - trainer.first
         _require(window is None or held <= window, f"trainer {index} holds {held} of {window}")
 
 

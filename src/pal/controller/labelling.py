@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
+from typing import Final
 
-from pal.controller.commands import Command, CommitLabel, KillOracle, Move, StartLabel, State
+from pal.controller.breaker import Breaker
+from pal.controller.commands import (
+    Command,
+    CommitLabel,
+    KillOracle,
+    Move,
+    RetireOracle,
+    StartLabel,
+    State,
+    Tell,
+)
 from pal.controller.events import Candidate, QueueRanked
 from pal.controller.oracles import OraclePool
 from pal.controller.queue import Entry, LabelQueue
 from pal.controller.rules import INITIAL, LOSSES, Restored, Rules
 from pal.errors import Failure
+
+ENDED: Final = frozenset({State.FAILED, State.QUARANTINED, State.DROPPED})
+"""Ends without a label, from which the operator may bring a sample back."""
+
+_LONGEST_BACKOFF: Final = 3600.0
+"""Seconds before a sample is tried again, at most."""
 
 
 class Labelling:
@@ -19,7 +37,8 @@ class Labelling:
     def __init__(self, rules: Rules, restored: Restored) -> None:
         self._rules = rules
         self.queue = LabelQueue(rules.queue_capacity, rules.when_full)
-        self.oracles = OraclePool(rules.oracle_deadline, rules.n_oracles - rules.untimed)
+        self.oracles = OraclePool(rules.oracle_deadline, rules.outside)
+        self.breaker = Breaker(rules)
         self.returned: dict[int, Entry] = {}
         self.states: dict[int, State] = dict.fromkeys(restored.labelled, State.LABELLED)
         self.totals: Counter[State] = Counter(
@@ -32,10 +51,11 @@ class Labelling:
         )
         """Samples that came to each final state, over all sessions."""
         self.proposed = restored.proposed
-        self.failures_in_a_row = 0
         self.last_failure = ""
+        self.insisted = 0
+        """Samples that the operator queued again, whatever the queue's capacity."""
         # Before exploration there are only initial samples, so all that ended count as such.
-        self._initial_ended = len(restored.labelled) + restored.failed + restored.quarantined
+        self._initial_ended = self.totals.total()
         for candidate, attempts in restored.queued:
             self.queue.restore(Entry(candidate, attempts))
             self.states[candidate.sample] = State.QUEUED
@@ -74,7 +94,8 @@ class Labelling:
     def start(self, now: float) -> list[Command]:
         """Give free oracles work, as long as there is some and labels are wanted."""
         orders: list[Command] = []
-        while self.oracles.free and self._wanted() and (pair := self._pair()):
+        self.queue.mature(now)
+        while self.oracles.free and self._wanted(now) and (pair := self._pair()):
             entry, oracle = pair
             entry.attempts += 1
             self.oracles.start(oracle, entry, now)
@@ -82,40 +103,82 @@ class Labelling:
             orders.append(StartLabel(oracle, entry.sample, entry.attempts))
         return orders
 
-    def oracle_ready(self, oracle: int) -> list[Command]:
+    def oracle_ready(self, oracle: int, now: float) -> list[Command]:
         """Note that an oracle can take a sample."""
         orphan = self.oracles.ready(oracle)
+        orders = self._let_go(oracle)
         if orphan is None:
-            return []
+            return orders
         failure = Failure("oracle", oracle, "lost", "it started again", sample=orphan.sample)
-        return self._fail(orphan, oracle, failure)
+        return orders + self._fail(orphan, oracle, failure, now)
 
-    def oracle_lost(self, oracle: int, failure: Failure) -> list[Command]:
+    def oracle_lost(self, oracle: int, failure: Failure, now: float) -> list[Command]:
         """Try what the dead oracle worked on elsewhere, or put it under quarantine."""
         entry = self.oracles.lost(oracle)
-        return self._fail(entry, oracle, failure) if entry else []
+        return self._fail(entry, oracle, failure, now) if entry else []
+
+    def retire(self, oracle: int) -> list[Command]:
+        """Let an oracle go: at once, or when it has made its label."""
+        self.oracles.retire(oracle)
+        return self._let_go(oracle)
 
     def label_returned(self, oracle: int, sample: int) -> list[Command]:
         """Have a label written to disk; ignore one that nobody waits for."""
         entry = self.oracles.answered(oracle, sample)
         if entry is None:
             return []
-        self.returned[sample] = entry
-        self.failures_in_a_row = 0
-        return [self._move(entry, State.RETURNED, f"oracle {oracle}"), CommitLabel(sample)]
+        orders = self._let_go(oracle) + self._commit(entry, f"oracle {oracle}")
+        if self.breaker.close():
+            orders.append(Tell(f"sample {sample} got its label: labelling goes on"))
+        return orders
 
-    def label_failed(self, oracle: int, sample: int, failure: Failure) -> list[Command]:
+    def label_failed(
+        self, oracle: int, sample: int, failure: Failure, now: float
+    ) -> list[Command]:
         """Try the sample again, or give it up."""
         entry = self.oracles.answered(oracle, sample)
         if entry is None:
             return []
         entry.survived = True
-        return self._fail(entry, oracle, failure)
+        return self._let_go(oracle) + self._fail(entry, oracle, failure, now)
 
     def labels_durable(self, samples: Iterable[int]) -> list[Move]:
         """Count these labels, from now on safe; ignore those already counted."""
         entries = [self.returned.pop(sample) for sample in samples if sample in self.returned]
         return [self._end(entry, State.LABELLED, "") for entry in entries]
+
+    def drop(self, sample: int, by: str) -> list[Command]:
+        """Give up a sample that waits or runs, because the operator says so."""
+        entry, orders = self._fetch(sample, f"dropped by {by}")
+        return [*orders, self._drop(entry, f"by {by}")] if entry else []
+
+    def requeue(self, candidate: Candidate, ended: State | None, by: str) -> list[Command]:
+        """Have another label made, with nothing held against the sample."""
+        orders: list[Command] = []
+        entry = self._bring_back(candidate, ended)
+        if entry is None and self.states.get(candidate.sample) is State.RUNNING:
+            entry, orders = self._fetch(candidate.sample, f"requeued by {by}")
+        if entry is None:
+            return []
+        self.insisted += 1
+        # As one to be tried again: it is next, and does not give way to others.
+        self.queue.defer(Entry(entry.candidate), -math.inf)
+        return [*orders, self._move(entry, State.QUEUED, f"by {by}")]
+
+    def label_given(self, candidate: Candidate, ended: State | None, by: str) -> list[Command]:
+        """Have a label written to disk that the operator brings."""
+        orders: list[Command] = []
+        entry = self._bring_back(candidate, ended)
+        if entry is None:
+            entry, orders = self._fetch(candidate.sample, f"label given by {by}")
+        return orders + self._commit(entry, f"by hand, {by}") if entry else []
+
+    def govern(self, rules: Rules) -> None:
+        """Go by other rules from now on."""
+        self._rules = rules
+        self.queue.govern(rules.queue_capacity, rules.when_full)
+        self.oracles.deadline = rules.oracle_deadline
+        self.breaker.govern(rules)
 
     def kill_overdue(self, now: float) -> list[Command]:
         """Kill each oracle that exceeds the deadline."""
@@ -135,10 +198,38 @@ class Labelling:
     def _pair(self) -> tuple[Entry, int] | None:
         return self.queue.take(self.oracles.choose)
 
-    def _wanted(self) -> bool:
+    def _wanted(self, now: float) -> bool:
         limit = self._rules.labels
         under_way = len(self.oracles) + len(self.returned)
-        return limit is None or self.labelled + under_way < limit
+        if limit is not None and self.labelled + under_way >= limit:
+            return False
+        return self.breaker.allows(now, len(self.oracles))
+
+    def _let_go(self, oracle: int) -> list[Command]:
+        return [RetireOracle(oracle)] if self.oracles.leave(oracle) else []
+
+    def _commit(self, entry: Entry, detail: str) -> list[Command]:
+        self.returned[entry.sample] = entry
+        return [self._move(entry, State.RETURNED, detail), CommitLabel(entry.sample)]
+
+    def _fetch(self, sample: int, reason: str) -> tuple[Entry | None, list[Command]]:
+        """Take a sample out of the queue, or from its oracle, which is killed."""
+        taken = self.oracles.withdraw(sample)
+        if taken is None:
+            return self.queue.remove(sample), []
+        oracle, entry, alive = taken
+        return entry, [KillOracle(oracle, reason)] if alive else []
+
+    def _bring_back(self, candidate: Candidate, ended: State | None) -> Entry | None:
+        """Undo the end of a sample that ended without a label; None if it did not."""
+        state = self.states.get(candidate.sample, ended)
+        if state not in ENDED:
+            return None
+        self.totals[state] -= 1
+        entry = Entry(candidate)
+        if entry.initial and not self.initial_done:
+            self._initial_ended -= 1
+        return entry
 
     def _queue(self, entry: Entry) -> list[Command]:
         victim = self.queue.add(entry)
@@ -152,18 +243,34 @@ class Labelling:
     def _drop(self, entry: Entry, reason: str) -> Move:
         return self._end(entry, State.DROPPED, reason)
 
-    def _fail(self, entry: Entry, oracle: int, failure: Failure) -> list[Command]:
+    def _fail(self, entry: Entry, oracle: int, failure: Failure, now: float) -> list[Command]:
         detail = f"attempt {entry.attempts} on oracle {oracle}: {failure.kind}: {failure.message}"
         entry.avoid |= {oracle}
         # What the physics refuses it refuses again; a crash or an exception may be bad luck.
         refused = failure.kind == "LabelFailure"
         entry.excused += failure.kind == "lost" and entry.excused < LOSSES
-        if entry.attempts - entry.excused <= self._rules.oracle_retries and not refused:
-            self.queue.restore(entry)
+        tries = entry.attempts - entry.excused
+        if tries <= self._rules.oracle_retries and not refused:
+            self.queue.defer(entry, now + self._backoff(tries))
             return [self._move(entry, State.QUEUED, detail)]
-        self.failures_in_a_row += 1
         self.last_failure = f"sample {entry.sample}, {detail}"
-        return [self._end(entry, State.FAILED if entry.survived else State.QUARANTINED, detail)]
+        orders: list[Command] = [
+            self._end(entry, State.FAILED if entry.survived else State.QUARANTINED, detail)
+        ]
+        if self.breaker.failed(now):
+            orders.append(Tell(self._broken(), "warning"))
+        return orders
+
+    def _backoff(self, tries: int) -> float:
+        return min(self._rules.backoff * 2.0 ** min(max(tries - 1, 0), 40), _LONGEST_BACKOFF)
+
+    def _broken(self) -> str:
+        return (
+            f"{self.breaker.in_a_row} samples in a row got no label (oracle.pause_after = "
+            f"{self._rules.pause_after}): labelling is paused, and one sample tried from time to "
+            "time; look at the oracle, then `pal resume oracle`. The last one: "
+            f"{self.last_failure}"
+        )
 
     def _end(self, entry: Entry, state: State, detail: str) -> Move:
         self.totals[state] += 1

@@ -75,6 +75,7 @@ class Manager:
         self.ending: Ending | None = None
         self.finished = False
         self.exploring = False
+        self.paused: set[ev.Pausable] = set()
         self.granted = past.proposed
         self.samples = past.samples
         self.uncertain = past.uncertain
@@ -85,15 +86,21 @@ class Manager:
         self._epochs: Counter[int] = Counter()
         self._most_epochs = 0
         self._start: float | None = None
-        self._now = 0.0
+        self.now = 0.0
+        """Time of the newest event, in seconds."""
+        self.most_oracles = rules.n_oracles
+        """The most that the rules have had in this session."""
         self._quiet_since = 0.0
         self._handlers: dict[type, Callable[[Any], list[Command]]] = {
             ev.Tick: lambda event: [],
             ev.CandidatesProposed: self._on_candidates,
-            ev.OracleReady: lambda event: self.labelling.oracle_ready(event.oracle),
-            ev.OracleLost: lambda e: self.labelling.oracle_lost(e.oracle, e.failure),
+            ev.OracleReady: lambda e: self.labelling.oracle_ready(e.oracle, self.now),
+            ev.OracleLost: lambda e: self.labelling.oracle_lost(e.oracle, e.failure, self.now),
+            ev.OracleRetired: lambda e: self.labelling.retire(e.oracle),
             ev.LabelReturned: lambda e: self.labelling.label_returned(e.oracle, e.sample),
-            ev.LabelFailed: lambda e: self.labelling.label_failed(e.oracle, e.sample, e.failure),
+            ev.LabelFailed: lambda e: self.labelling.label_failed(
+                e.oracle, e.sample, e.failure, self.now
+            ),
             ev.LabelsDurable: self._on_durable,
             ev.TrainerReady: self._on_trainer_ready,
             ev.TrainerLost: self._on_trainer_lost,
@@ -103,6 +110,11 @@ class Manager:
             ev.Explored: self._on_explored,
             ev.QueueRanked: self._on_ranked,
             ev.StopRequested: self._on_stop_requested,
+            ev.SampleDropped: lambda e: self.labelling.drop(e.sample, e.by),
+            ev.SampleRequeued: lambda e: self.labelling.requeue(e.candidate, e.ended, e.by),
+            ev.LabelGiven: lambda e: self.labelling.label_given(e.candidate, e.ended, e.by),
+            ev.KernelPaused: self._on_paused,
+            ev.RulesChanged: self._on_rules,
         }
 
     def handle(self, event: ev.Event) -> list[Command]:
@@ -110,11 +122,11 @@ class Manager:
         if self.finished:
             return []
         if self._start is None:
-            self._start = self._now = self._quiet_since = event.time
+            self._start = self.now = self._quiet_since = event.time
         # Clocks of several senders may differ by a little; time never runs back.
-        self._now = max(self._now, event.time)
+        self.now = max(self.now, event.time)
         orders = self._handlers[type(event)](event)
-        orders += self.labelling.kill_overdue(self._now)
+        orders += self.labelling.kill_overdue(self.now)
         if self.ending is None:
             self._judge()
         return orders + (self._go_on() if self.ending is None else self._end())
@@ -123,7 +135,7 @@ class Manager:
     def elapsed(self) -> float:
         """Campaign time in seconds, over all sessions."""
         return (
-            self.restored.elapsed + self._now - (self._now if self._start is None else self._start)
+            self.restored.elapsed + self.now - (self.now if self._start is None else self._start)
         )
 
     @property
@@ -159,9 +171,16 @@ class Manager:
             return str(self.ending.step)
         if self._start is None:
             return "starting"
+        held = sorted(self.paused) + ["labelling"] * self.labelling.breaker.open
+        if held:
+            return f"{self._activity} ({', '.join(held)} paused)"
+        return self._activity
+
+    @property
+    def _activity(self) -> str:
         if not self.labelling.initial_done:
             return "labelling initial samples"
-        if self.stage is Stage.ALL and not self.exploring:
+        if self.stage is Stage.ALL and not self.exploring and "generator" not in self.paused:
             return "first training"
         return str(self.stage)
 
@@ -219,7 +238,7 @@ class Manager:
         self.samples += event.samples
         self.uncertain += event.uncertain
         if event.uncertain:
-            self._quiet_since = self._now
+            self._quiet_since = self.now
         return []
 
     def _on_ranked(self, event: ev.QueueRanked) -> list[Command]:
@@ -232,9 +251,29 @@ class Manager:
         elif not event.patient:
             if ending.verdict.continued and not event.continued:
                 ending.replace(Verdict(event.reason))
-            ending.hurry(self._now)
+            ending.hurry(self.now)
         elif event.continued and not ending.verdict.continued:
-            ending.hurry(self._now)  # a campaign at its end has no time for a final training
+            ending.hurry(self.now)  # a campaign at its end has no time for a final training
+        return []
+
+    def _on_paused(self, event: ev.KernelPaused) -> list[Command]:
+        kernel = event.kernel
+        if event.on:
+            self.paused.add(kernel)
+        else:
+            self.paused.discard(kernel)
+        if kernel == "oracle" and not event.on:
+            self.labelling.breaker.close()
+        if kernel != "training" or self.ending is not None:
+            return []
+        if event.on:
+            return [FinishTraining(trainer) for trainer in self.training.busy]
+        return [] if self.rules.serial else self.training.resume()
+
+    def _on_rules(self, event: ev.RulesChanged) -> list[Command]:
+        self.most_oracles = max(self.most_oracles, event.rules.n_oracles)
+        self.rules = self.training.rules = event.rules
+        self.labelling.govern(event.rules)
         return []
 
     # What follows while the campaign runs -------------------------------------------------
@@ -242,14 +281,14 @@ class Manager:
     def _judge(self) -> None:
         idle = self.labelling.idle
         if not (self.exploring and idle):
-            self._quiet_since = self._now
+            self._quiet_since = self.now
         progress = Progress(
             elapsed=self.elapsed,
             labels=self.labelling.labelled,
             epochs=self.epochs,
             samples=self.samples,
-            quiet=self._now - self._quiet_since,
-            failures=self.labelling.failures_in_a_row,
+            quiet=self.now - self._quiet_since,
+            failures=self.labelling.breaker.in_a_row,
             last_failure=self.labelling.last_failure,
             barren=idle and self._initial_labels_missing(),
         )
@@ -267,16 +306,23 @@ class Manager:
         return self.rules.labelling and self.rules.training and self.rules.initial_labels > 0
 
     def _stop(self, verdict: Verdict) -> None:
-        self.ending = Ending(verdict, until=self._now + self.rules.grace)
+        self.ending = Ending(verdict, until=self.now + self.rules.grace)
 
     def _go_on(self) -> list[Command]:
         orders = self._turn() if self.rules.serial else self._teach()
         orders += self._explore(self._exploration_wanted())
-        if self.stage in (Stage.ALL, Stage.LABEL):
-            orders += self.labelling.start(self._now)
+        if self.labelling_on:
+            orders += self.labelling.start(self.now)
         return orders + self._grant()
 
+    @property
+    def labelling_on(self) -> bool:
+        """Whether labels may be started, as far as stage and operator decide."""
+        return self.stage in (Stage.ALL, Stage.LABEL) and "oracle" not in self.paused
+
     def _exploration_wanted(self) -> bool:
+        if "generator" in self.paused:
+            return False
         if self.rules.serial:
             return self.stage is Stage.EXPLORE
         return self.labelling.initial_done and (self._may_explore or not self._initial_training)
@@ -288,7 +334,7 @@ class Manager:
         return [Explore(on)]
 
     def _teach(self) -> list[Command]:
-        if not (self.rules.training and self.labelling.initial_done):
+        if not (self.rules.training and self.labelling.initial_done) or "training" in self.paused:
             return []
         if self.training.due(first=self.rules.initial_labels > 0):
             return self.training.begin_round()
@@ -316,7 +362,7 @@ class Manager:
             if stage is Stage.EXPLORE:
                 size = min(self.rules.retrain_size, self.rules.queue_capacity)
                 self._goal = self.labelling.proposed + size
-        if self.stage is Stage.TRAIN:
+        if self.stage is Stage.TRAIN and "training" not in self.paused:
             orders += self.training.begin_round() if self.training.untaught else []
             orders += self.training.catch_up()
         return orders
@@ -344,26 +390,27 @@ class Manager:
             orders += self._finish_labels(ending)
         if ending.step is Step.TRAINING:
             orders += self._finish_training(ending)
-        if ending.step is Step.WEIGHTS and (not self.training.busy or self._now >= ending.until):
+        if ending.step is Step.WEIGHTS and (not self.training.busy or self.now >= ending.until):
             self.finished = True
             verdict = ending.verdict
             orders.append(Finish(verdict.reason, verdict.failed, verdict.continued))
         return orders
 
     def _finish_labels(self, ending: Ending) -> list[Command]:
-        if len(self.labelling.oracles) and self._now < ending.until:
+        if len(self.labelling.oracles) and self.now < ending.until:
             return []
         orders = self.labelling.recall()
-        if self.labelling.returned and self._now < ending.until + PATIENCE:
+        if self.labelling.returned and self.now < ending.until + PATIENCE:
             return orders
-        time = self.rules.final_training if ending.trains else 0.0
-        ending.enter(Step.TRAINING, self._now + time)
+        trains = ending.trains and "training" not in self.paused
+        time = self.rules.final_training if trains else 0.0
+        ending.enter(Step.TRAINING, self.now + time)
         if time and self.rules.training and self.training.untaught:
             orders += self.training.begin_round()
         return orders
 
     def _finish_training(self, ending: Ending) -> list[Command]:
-        if self.training.busy and self._now < ending.until:
+        if self.training.busy and self.now < ending.until:
             return []
-        ending.enter(Step.WEIGHTS, self._now + PATIENCE)
+        ending.enter(Step.WEIGHTS, self.now + PATIENCE)
         return [FinishTraining(trainer) for trainer in self.training.busy]

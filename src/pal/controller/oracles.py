@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pal.controller.queue import Entry
@@ -20,14 +20,14 @@ class Running:
 class OraclePool:
     """Every living oracle is free or has one label running; a killed one awaits its end.
 
-    Any index may report ready, so that oracles may join at any time. The deadline is for those
-    below `timed`, None for all: the others watch over it themselves, as a label that waits for a
-    batch system is not being made yet.
+    Any index may report ready, so that oracles may join at any time. The deadline is not for
+    those in `outside`: they watch over it themselves, as a label that waits for a batch system is
+    not being made yet.
     """
 
-    def __init__(self, deadline: float | None, timed: int | None = None) -> None:
-        self._deadline = deadline
-        self._timed = timed
+    def __init__(self, deadline: float | None, outside: Iterable[int] = ()) -> None:
+        self.deadline = deadline
+        self._outside = frozenset(outside)
         # Ordered dictionaries, because a plain one gets slow when emptied from its front.
         self.free: OrderedDict[int, None] = OrderedDict()
         self.running: OrderedDict[int, Running] = OrderedDict()
@@ -36,6 +36,7 @@ class OraclePool:
         """Those that are running and have a deadline, in the same order."""
         self.killed: dict[int, Running] = {}
         """Told to die for their deadline; their sample is still with them."""
+        self._retiring: set[int] = set()
 
     def __len__(self) -> int:
         """Count the labels being made."""
@@ -70,7 +71,7 @@ class OraclePool:
         """Give a free oracle a sample."""
         del self.free[oracle]
         self.running[oracle] = Running(entry, now)
-        if self._timed is None or oracle < self._timed:
+        if oracle not in self._outside:
             self._watched[oracle] = None
 
     def _stop(self, oracle: int) -> Running | None:
@@ -90,15 +91,37 @@ class OraclePool:
     def overdue(self, now: float) -> list[int]:
         """Name, once, each oracle whose label takes longer than the deadline."""
         late: list[int] = []
-        while self._deadline is not None and self._watched:
+        while self.deadline is not None and self._watched:
             oracle = next(iter(self._watched))
             running = self.running[oracle]
-            if now - running.started < self._deadline:
+            if now - running.started < self.deadline:
                 break
             self._stop(oracle)
             self.killed[oracle] = running
             late.append(oracle)
         return late
+
+    def retire(self, oracle: int) -> None:
+        """Let an oracle go as soon as it is free; `leave` tells when."""
+        self._retiring.add(oracle)
+
+    def leave(self, oracle: int) -> bool:
+        """Take a free oracle out if it is to go, and tell whether it was."""
+        if oracle not in self._retiring or oracle not in self.free:
+            return False
+        self._retiring.remove(oracle)
+        del self.free[oracle]
+        return True
+
+    def withdraw(self, sample: int) -> tuple[int, Entry, bool] | None:
+        """Take one running label back, as `recall` does with all; None if it is not running."""
+        for oracle, running in (self.running | self.killed).items():
+            if running.entry.sample == sample:
+                alive = self.killed.pop(oracle, None) is None
+                if alive:
+                    self._stop(oracle)
+                return oracle, running.entry, alive
+        return None
 
     def recall(self) -> list[tuple[int, Entry, bool]]:
         """Take every running label back: (oracle, entry, whether the oracle must be killed)."""

@@ -57,8 +57,12 @@ class LabelQueue:
         # Entries that left the queue stay until they surface or the heap is built anew.
         self._certain: list[tuple[float, int, int]] = []
         self._arrivals = 0
+        # (when it may be tried again, order of arrival, candidate)
+        self._deferred: list[tuple[float, int, Entry]] = []
         self._size = 0
         self._counted = 0
+        self.widest = capacity
+        """The largest capacity it has had: it shrinks only as candidates leave."""
 
     def __len__(self) -> int:
         return self._size
@@ -68,6 +72,12 @@ class LabelQueue:
             yield from group
         yield from self._initial
         yield from self._fresh.values()
+        yield from self.deferred
+
+    @property
+    def deferred(self) -> Iterator[Entry]:
+        """Those that are not to be tried again yet."""
+        return (entry for _, _, entry in self._deferred)
 
     @property
     def counted(self) -> int:
@@ -101,6 +111,46 @@ class LabelQueue:
             self._fresh[entry.sample] = entry
             self._weigh(entry)
         self._count(entry, +1)
+
+    def defer(self, entry: Entry, until: float) -> None:
+        """Queue a candidate to be tried again, but not before this time in seconds."""
+        self._arrivals += 1
+        heapq.heappush(self._deferred, (until, self._arrivals, entry))
+        self._count(entry, +1)
+
+    def mature(self, now: float) -> None:
+        """Let those be tried again whose time has come."""
+        while self._deferred and self._deferred[0][0] <= now:
+            entry = heapq.heappop(self._deferred)[2]
+            self._again.setdefault(entry.avoid, deque()).append(entry)
+
+    def remove(self, sample: int) -> Entry | None:
+        """Take a candidate out, wherever it waits; None if it does not."""
+        entry = next((entry for entry in self if entry.sample == sample), None)
+        if entry is None:
+            return None
+        if self._fresh.pop(sample, None) is None:
+            self._take_out(entry)
+        self._count(entry, -1)
+        return entry
+
+    def _take_out(self, entry: Entry) -> None:
+        group = self._again.get(entry.avoid, deque())
+        if entry in self._initial:
+            self._initial.remove(entry)
+        elif entry in group:
+            group.remove(entry)
+            if not group:
+                del self._again[entry.avoid]
+        else:
+            self._deferred = [item for item in self._deferred if item[2] is not entry]
+            heapq.heapify(self._deferred)
+
+    def govern(self, capacity: int, when_full: WhenFull) -> None:
+        """Go by other limits from now on; candidates beyond them stay until they are labelled."""
+        self.capacity, self._when_full = capacity, when_full
+        self.widest = max(self.widest, capacity)
+        self._weigh_all()
 
     def take(self, choose: Callable[[frozenset[int]], int | None]) -> tuple[Entry, int] | None:
         """Take out the first candidate for which `choose(avoid)` names an oracle."""
@@ -175,7 +225,7 @@ class LabelQueue:
                 (entry.candidate.uncertainty, -place, entry.sample)
                 for place, entry in enumerate(self._fresh.values())
             ]
-            self._arrivals = len(self._certain)
+            self._arrivals = max(self._arrivals, len(self._certain))
             heapq.heapify(self._certain)
 
     def _count(self, entry: Entry, by: int) -> None:

@@ -21,16 +21,22 @@ WhenFull: TypeAlias = Literal["drop_new", "drop_certain", "drop_old"]
 class Rules:
     """How a campaign is run. Times are seconds; None means no limit.
 
-    `n_oracles` counts all oracles; the last `untimed` of them watch over the deadline themselves.
-    `trainers` lists, for each trainer, the members it fits. `initial_labels` are needed before
-    exploration starts. The stop rules have the names they have in the settings.
+    `n_oracles` counts all oracles; those in `outside` are beyond the job and watch over the
+    deadline themselves. `backoff` is the pause before a sample is tried again, doubled each time.
+    After `pause_after` samples in a row that ended without a label, one label at a time is tried,
+    `probe_after` later and ever more rarely, until one comes. `trainers` lists, for each trainer,
+    the members it fits. `initial_labels` are needed before exploration starts. The stop rules
+    have the names they have in the settings.
     """
 
     n_oracles: int = 1
-    untimed: int = 0
+    outside: tuple[int, ...] = ()
     trainers: tuple[tuple[int, ...], ...] = ((0,),)
     oracle_deadline: float | None = None
     oracle_retries: int = 1
+    backoff: float = 0.0
+    pause_after: int | None = None
+    probe_after: float = 60.0
     grace: float = 30.0
     queue_capacity: int = 100
     when_full: WhenFull = "drop_certain"

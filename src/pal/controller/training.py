@@ -11,13 +11,17 @@ from pal.controller.rules import Restored, Rules
 
 @dataclass(slots=True)
 class Trainer:
-    """One trainer, and the part [first, last) of the dataset it holds, in order of commit."""
+    """One trainer, and the part [first, last) of the dataset it holds, in order of commit.
+
+    `window` is the most it may hold, as it was when it was last taught.
+    """
 
     ready: bool = False
     busy: bool = False
     round: int = 0
     first: int = 0
     last: int = 0
+    window: int | None = None
 
 
 class Training:
@@ -29,7 +33,7 @@ class Training:
 
     def __init__(self, rules: Rules, restored: Restored, under_way: bool) -> None:
         """Begin; `under_way`: an earlier session trained, so trainers go on without a wait."""
-        self._rules = rules
+        self.rules = rules
         self.dataset: list[int] = list(restored.labelled)
         self.trainers = [Trainer() for _ in rules.trainers]
         self.taught = len(self.dataset) if under_way else 0
@@ -55,6 +59,10 @@ class Training:
         """Add labelled samples."""
         self.dataset.extend(samples)
 
+    def resume(self) -> list[Command]:
+        """Go on where training was paused, with the data that there are by now."""
+        return self.begin_round() if self.taught else []
+
     def trainer_ready(self, trainer: int) -> None:
         """Note that a trainer starts and holds nothing."""
         self.trainers[trainer] = Trainer(ready=True)
@@ -73,7 +81,7 @@ class Training:
 
     def due(self, first: bool) -> bool:
         """Whether enough labels came for a new round; `first`: any number opens the first."""
-        return self.untaught >= (1 if first and not self.taught else self._rules.retrain_size)
+        return self.untaught >= (1 if first and not self.taught else self.rules.retrain_size)
 
     def begin_round(self) -> list[Command]:
         """Teach every trainer what it lacks, as a new round; nobody there: leave it for later."""
@@ -93,13 +101,15 @@ class Training:
 
     def _teach(self, index: int) -> Teach:
         trainer, size = self.trainers[index], len(self.dataset)
-        first = 0 if self._rules.window is None else max(0, size - self._rules.window)
-        add = self.dataset[max(first, trainer.last) : size]
+        trainer.window = window = self.rules.window
+        first = 0 if window is None else max(0, size - window)
+        # A window that has grown brings back what it had cut off.
+        add = self.dataset[first : trainer.first] + self.dataset[max(first, trainer.last) : size]
         remove = self.dataset[trainer.first : min(first, trainer.last)]
         trainer.first, trainer.last = first, size
         trainer.round, trainer.busy = self.round, True
         return Teach(index, self.round, tuple(add), tuple(remove), self._fresh())
 
     def _fresh(self) -> bool:
-        every = self._rules.reinitialise_every
+        every = self.rules.reinitialise_every
         return every > 0 and self.round > 1 and (self.round - 1) % every == 0

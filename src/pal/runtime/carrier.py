@@ -23,12 +23,18 @@ class Carrier:
     """Turns commands into messages to workers and entries in the books."""
 
     def __init__(
-        self, cluster: Cluster, books: Books, releases: Releases, clock: Callable[[], float]
+        self,
+        cluster: Cluster,
+        books: Books,
+        releases: Releases,
+        clock: Callable[[], float],
+        say: Callable[[str, str], None],
     ) -> None:
         self._cluster = cluster
         self._books = books
         self._releases = releases
         self._clock = clock
+        self._say = say
         self._answers: dict[int, tuple[msg.LabelDone, int]] = {}
         self._working: dict[int, int] = {}
         self._taught: dict[int, int] = {}
@@ -46,6 +52,7 @@ class Carrier:
             cmd.Explore: self._explore,
             cmd.GrantCandidates: self._grant,
             cmd.RankQueue: self._rank,
+            cmd.Tell: self._tell,
             cmd.Finish: self._finish,
         }
 
@@ -133,6 +140,10 @@ class Carrier:
         samples = [self._books.sample(identity) for identity in order.samples]
         for exchange in self._exchanges()[:1]:
             self._cluster.send(exchange, msg.RankSamples(order.samples, samples))
+
+    def _tell(self, order: cmd.Tell) -> None:
+        self._say(order.text, order.level)
+        self._books.record(entries.Note(self._clock(), "manager", order.text))
 
     def _finish(self, order: cmd.Finish) -> None:
         self.finish = order

@@ -15,7 +15,7 @@ def rules_of(settings: Settings, placement: Placement, initial: int) -> Rules:
     wanted = settings.initial.labels
     return Rules(
         n_oracles=sum(len(job.oracles) for job in placement.jobs),
-        untimed=sum(len(job.oracles) for job in placement.of("broker")),
+        outside=tuple(oracle for job in placement.of("broker") for oracle in job.oracles),
         trainers=tuple(job.members for job in placement.of("trainer")),
         oracle_deadline=settings.oracle.deadline,
         oracle_retries=settings.oracle.retries,

@@ -68,7 +68,7 @@ class Session:
         self.releases = Releases(cluster, directory.models, settings.model.members)
         self.releases.restore(settings.model.weights)
         self._books = Books(directory.path)
-        self._carrier = Carrier(cluster, self._books, self.releases, lambda: self.clock)
+        self._carrier = Carrier(cluster, self._books, self.releases, lambda: self.clock, self.say)
         self._gauges = Gauges(self.placement.jobs, cluster.readings, self._books.last)
         self._operator = Operator(
             self, directory, settings.oracle.grace + settings.stop.before_end
