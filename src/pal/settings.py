@@ -226,6 +226,9 @@ class StopSettings(_Section):
     failures: PositiveInt | None = Field(
         default=20, description="failed labels in a row: the oracle is broken"
     )
+    disk: Seconds = Field(
+        default=600.0, description="time for which the disk may refuse to be written, e.g. full"
+    )
     final_training: Seconds = Field(
         default=60.0, description="longest training on the last labels, after the stop"
     )

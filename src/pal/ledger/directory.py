@@ -193,13 +193,19 @@ class RunDirectory:
         """
         data = pickle.dumps(state, protocol=pickle.HIGHEST_PROTOCOL)
         path, before = self._state_files(role, index)
-        self.states.mkdir(exist_ok=True)
+        try:
+            self.states.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _refused(self.states, error) from error
         fresh = path.with_suffix(".new")
         write_atomically(fresh, _MAGIC + _digest(data) + data)
         # A crash between the two renames leaves the state before, which `load_state` then takes.
-        if path.exists():
-            path.replace(before)
-        fresh.replace(path)
+        try:
+            if path.exists():
+                path.replace(before)
+            fresh.replace(path)
+        except OSError as error:
+            raise _refused(path, error) from error
 
     def load_state(self, role: str, index: int) -> Any | None:
         """Return what `save_state` kept; None if nothing was.
@@ -222,9 +228,7 @@ class RunDirectory:
                 warnings.warn(f"{problem}; going on from {path.name}", stacklevel=2)
             return state
         if problems:
-            raise LedgerError(
-                f"{'; '.join(problems)}; delete these files to let {role} {index} start anew"
-            )
+            raise LedgerError(f"{'; '.join(problems)}; {role} {index} can only start anew")
         return None
 
     def _state_files(self, role: str, index: int) -> tuple[Path, Path]:

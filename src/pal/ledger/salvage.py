@@ -100,12 +100,12 @@ def readable(db: sqlite3.Connection, table: Table, most: int = 0) -> Iterator[Ro
                     yield row
             return
         except sqlite3.Error:
-            row = _beyond(db, table, max(number, -1), most)
-        if row is None:
+            following = _beyond(db, table, max(number, -1), most)
+        if following is None:
             return
-        number = row[0]
-        if table.good(row):
-            yield row
+        number = following[0]
+        if table.good(following):
+            yield following
 
 
 def _end_of(db: sqlite3.Connection, table: Table) -> int:

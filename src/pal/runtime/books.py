@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from pal.controller.events import Candidate
-from pal.errors import LedgerError
+from pal.errors import LedgerDiskError, LedgerError
 from pal.ledger import entries
+from pal.ledger.backup import BackedUp, back_up
 from pal.ledger.ledger import Ledger
 from pal.ledger.restore import Restored, restore
 from pal.ledger.writer import LedgerWriter
@@ -18,15 +21,24 @@ from pal.records import LabelledSample, Sample
 from pal.runtime.messages import LabelDone
 from pal.transport.doorbell import create_doorbell
 
+RETRY = 2.0
+"""Seconds after which a disk that has refused is asked again."""
+
 
 class Books:
     """Everything a session writes down and reads back.
 
-    `past` is where the campaign stood. `error` says that the disk refuses. `fd` becomes
-    readable when labels are on the disk, or when the disk refuses.
+    `past` is where the campaign stood. `error` says why nothing can be written any more. `fd`
+    becomes readable when labels are on the disk, or when the disk refuses.
+
+    A disk that is full for a while does not end a campaign: what is to be written waits, and the
+    disk is asked again every few seconds, for `patience` seconds.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, patience: float, copy_every: float) -> None:
+        self._directory = directory
+        self._patience = patience
+        self._copy_every = copy_every
         self._ledger = Ledger.open(directory)
         try:
             self.past: Restored = restore(self._ledger)
@@ -42,6 +54,11 @@ class Books:
         self._waiting: dict[int, Sample] = {}
         self._durable: deque[tuple[int, ...]] = deque()
         self._bell = create_doorbell()
+        self._refused: LedgerError | None = None
+        self._refused_at = 0.0
+        self._retry_at = 0.0
+        self._copying: Future[BackedUp] | None = None
+        self._copy_at = 0.0
         self._writer = LedgerWriter(self._ledger, self._on_durable, self._on_error)
 
     @property
@@ -86,14 +103,67 @@ class Books:
 
     def _on_durable(self, committed: list[entries.Entry]) -> None:
         """Called by the writer's thread: what it has just put on the disk."""
+        self._refused = None
         labels = tuple(e.sample for e in committed if isinstance(e, entries.NewLabel))
         if labels:
             self._durable.append(labels)
             self._bell.ring()
 
     def _on_error(self, error: LedgerError) -> None:
-        self.error = error
+        """Called by the writer's thread."""
+        if isinstance(error, LedgerDiskError) and self._patience:
+            self._refused = error
+        else:
+            self.error = error
         self._bell.ring()
+
+    def look(self) -> list[str]:
+        """Once a second: ask a disk again that refused, renew the copy; say what has changed."""
+        now = time.monotonic()
+        said = [self._ask_again(now)]
+        if now >= self._copy_at and (self._copying is None or self._copying.done()):
+            self._copy_at = now + self._copy_every
+            said.append(self._what_was_wrong_with_the_copy())
+            self._begin_copy()
+        return [text for text in said if text]
+
+    def _ask_again(self, now: float) -> str:
+        refused = self._refused
+        if refused is None:
+            over, self._refused_at = self._refused_at, 0.0
+            return "the disk has taken all that waited for it" if over else ""
+        if now >= self._retry_at:
+            self._retry_at = now + RETRY
+            self._writer.retry()
+        if not self._refused_at:
+            self._refused_at = now
+            return (
+                f"{refused}. What is to be written waits in memory, for up to "
+                f"{self._patience:g} s (stop.disk); walkers, oracles and models go on"
+            )
+        if now > self._refused_at + self._patience:
+            self.error = refused
+        return ""
+
+    def _begin_copy(self) -> None:
+        thread = ThreadPoolExecutor(1, "ledger-copy")
+        self._copying = thread.submit(back_up, self._directory)
+        thread.shutdown(wait=False)
+
+    def _what_was_wrong_with_the_copy(self) -> str:
+        copying, self._copying = self._copying, None
+        if copying is None:
+            return ""
+        try:
+            damaged = copying.result().damaged
+        except LedgerError as error:
+            return f"the copy of the ledger could not be renewed: {error}"
+        if not damaged:
+            return ""
+        return (
+            f"the ledger is damaged: {len(damaged)} new rows cannot be read, e.g. {damaged[0]}; "
+            f"end the campaign, then `pal recover {self._directory}`"
+        )
 
     def close(self) -> None:
         """Write all that waits.
@@ -103,7 +173,11 @@ class Books:
         """
         try:
             self._writer.close()
+            if self.error is None:
+                self._what_was_wrong_with_the_copy()
+                self._begin_copy()
         finally:
+            self._what_was_wrong_with_the_copy()
             self._reader.close()
             self._ledger.close()
             self._bell.close()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pal.errors import LedgerDiskError
 from pal.records import Weights
 from pal.runtime.cluster import Cluster, Station
 from pal.runtime.messages import NewWeights
-from pal.runtime.weights import facts, fetch, store, stored
+from pal.runtime.weights import fetch, last_version, newest, store
 
 
 @dataclass(slots=True)
@@ -33,17 +35,22 @@ class Releases:
     _late: dict[Station, set[int]] = field(default_factory=dict)
     """The members whose newest weights a predictor lacks."""
     _installed: dict[Station, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    """What was found damaged when the weights were restored."""
+    _last: int = 0
+    """The highest number ever given: that of damaged weights is not given again."""
     _stored: int = 0
     _storing: Future[None] | None = None
 
     def restore(self, start: Path | None) -> None:
         """Take up the weights stored last, or those the settings start from."""
-        versions = stored(self.models)
-        if versions:
-            self.newest = fetch(versions[-1])
-            known = facts(versions[-1])
-            self.version = self._stored = int(known["version"])
-            self.labels = dict.fromkeys(self.newest, int(known["labels"]))
+        found = newest(self.models)
+        self.remarks = found.remarks
+        self.version = self._stored = found.version
+        self._last = last_version(self.models)
+        self.newest = dict(found.members)
+        if found.version:
+            self.labels = dict.fromkeys(self.newest, found.labels)
         elif start is not None:
             self.newest = fetch(start)
 
@@ -54,7 +61,7 @@ class Releases:
 
     def release(self, members: Mapping[int, Weights], labels: int) -> None:
         """Number new weights and pass them on."""
-        self.version += 1
+        self.version = self._last = max(self.version, self._last) + 1
         self.newest.update(members)
         self.labels.update(dict.fromkeys(members, labels))
         predictors = self._predictors()
@@ -122,13 +129,13 @@ class Releases:
 
         A thread does it: disks take seconds for hundreds of megabytes, and messages must not wait
         for them. Only where a version comes before the last one is on disk, this waits for that.
-
-        Raises:
-            LedgerError: the disk refused the version before.
+        What a full disk has refused is tried again, or the version after it.
         """
+        if self._storing is not None and (self._storing.done() or self.version != self._stored):
+            with suppress(LedgerDiskError):
+                self.settle()
         if not self.complete or self.version == self._stored or not self.version:
             return
-        self.settle()
         known = {"version": self.version, "labels": min(self.labels.values(), default=0)}
         folder = self.models / f"v{self.version:06d}"
         thread = ThreadPoolExecutor(1, "weights")
@@ -140,8 +147,15 @@ class Releases:
         """Wait until all that was given to `store` is on disk.
 
         Raises:
-            LedgerError: the disk refused it.
+            LedgerDiskError: the disk refused it.
         """
         storing, self._storing = self._storing, None
-        if storing is not None:
-            storing.result()
+        try:
+            if storing is not None:
+                storing.result()
+        except OSError as error:
+            self._stored = 0
+            raise LedgerDiskError(f"the disk refused weights: {error}; free some space") from error
+        except LedgerDiskError:
+            self._stored = 0
+            raise

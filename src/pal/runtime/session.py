@@ -14,7 +14,7 @@ from pathlib import Path
 from pal import __version__
 from pal.controller import events as ev
 from pal.controller.manager import Manager
-from pal.errors import Failure, LedgerError
+from pal.errors import Failure, LedgerDiskError, LedgerError
 from pal.ledger import entries
 from pal.ledger.directory import RunDirectory, write_atomically
 from pal.records import Sample
@@ -67,7 +67,7 @@ class Session:
         )
         self.releases = Releases(cluster, directory.models, settings.model.members)
         self.releases.restore(settings.model.weights)
-        self._books = Books(directory.path)
+        self._books = Books(directory.path, settings.stop.disk, settings.save_interval)
         self._carrier = Carrier(cluster, self._books, self.releases, lambda: self.clock, self.say)
         self._gauges = Gauges(self.placement.jobs, cluster.readings, self._books.last)
         self._operator = Operator(
@@ -137,7 +137,7 @@ class Session:
             self.say(f"{len(self.cluster.machines)} nodes over {self.cluster.description}:")
             for line in self.placement.summary():
                 self.say(line)
-        for remark in self.cluster.remarks:
+        for remark in (*self.cluster.remarks, *self.releases.remarks):
             self.say(remark, "warning")
 
     def _loop(self) -> Iterator[Happening]:
@@ -163,6 +163,8 @@ class Session:
             return
         self._tick_at = time.monotonic() + TICK
         self._operator.look()
+        for text in self._books.look():
+            self.say(text, "warning")
         if self._manager is None:
             return
         samples, uncertain = self._gauges.explored()
@@ -185,7 +187,8 @@ class Session:
             self._metric_at = snapshot.time * 1.001 + 0.9 * TICK
             self._books.record(entries.Metric(snapshot.time, snapshot.as_dict()))
         status = {"pid": os.getpid(), "host": socket.gethostname(), **snapshot.as_dict()}
-        write_atomically(self.directory.status, json.dumps(status).encode())
+        with contextlib.suppress(LedgerDiskError):  # whoever looks on sees an older one
+            write_atomically(self.directory.status, json.dumps(status).encode())
 
     def request_stop(self, reason: str, patient: bool = False) -> None:
         """Ask for an orderly end; asking again, unless patient, makes it hurry."""

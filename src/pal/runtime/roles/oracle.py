@@ -18,7 +18,7 @@ class OracleDesk:
         job = desk.job
         context = desk.context("oracle", job.index, job.extra["count"])
         self._oracle: Oracle = job.kernels["oracle"].build(context)
-        state = desk.run.load_state("oracle", job.index)
+        state = desk.load("oracle", job.index)
         if state is not None and hasattr(self._oracle, "set_state"):
             self._oracle.set_state(state)
         self._save_at = time.monotonic() + job.save_interval
@@ -43,7 +43,7 @@ class OracleDesk:
         """Save what the oracle remembers from label to label, if it says so."""
         if hasattr(self._oracle, "get_state"):
             desk = self._desk
-            desk.run.save_state("oracle", desk.job.index, self._oracle.get_state())
+            desk.save("oracle", desk.job.index, self._oracle.get_state())
         self._save_at = time.monotonic() + self._desk.job.save_interval
 
     def _label(self, task: LabelTask) -> None:
