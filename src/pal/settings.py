@@ -130,6 +130,11 @@ class OracleSettings(Kernel):
     deadline: Seconds | None = Field(
         default=None, description="longest time for one label, without its wait for an executor"
     )
+    memory: Bytes | None = Field(
+        default=None,
+        description="most memory of its own that one of a label's processes may take, e.g. "
+        '"4 GiB"; of the workers in the job (Linux)',
+    )
     retries: Count = Field(
         default=1,
         description="more tries after a crash, a deadline or an error; none after LabelFailure",

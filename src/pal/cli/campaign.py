@@ -45,6 +45,12 @@ def run(
             min=1, help="Refuse to start unless the launcher has started so many agents."
         ),
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="Go on, even if the earlier labels are of another oracle."
+        ),
+    ] = False,
 ) -> None:
     """Start a campaign, or go on with one where it stood.
 
@@ -60,7 +66,11 @@ def run(
 
     try:
         campaign = Campaign.from_file(
-            settings, fresh=fresh, overrides=overrides(changes), nodes=nodes
+            settings,
+            fresh=fresh,
+            overrides=overrides(changes),
+            nodes=nodes,
+            accept_changes=accept_changes,
         )
     except PalError as error:
         if decline(error):

@@ -28,8 +28,9 @@ RETRY = 2.0
 class Books:
     """Everything a session writes down and reads back.
 
-    `past` is where the campaign stood. `error` says why nothing can be written any more. `fd`
-    becomes readable when labels are on the disk, or when the disk refuses.
+    `past` is where the campaign stood, `sessions` are those before this one. `error` says why
+    nothing can be written any more. `fd` becomes readable when labels are on the disk, or when
+    the disk refuses.
 
     A disk that is full for a while does not end a campaign: what is to be written waits, and the
     disk is asked again every few seconds, for `patience` seconds.
@@ -44,6 +45,7 @@ class Books:
             self.past: Restored = restore(self._ledger)
             last = self._ledger.last_metric()
             self.last = Snapshot(**last.values) if last else Snapshot(time=0.0)
+            self.sessions = self._ledger.sessions()
             states = self._ledger.states()
             self._reader = Ledger.open_readonly(directory)
         except BaseException:

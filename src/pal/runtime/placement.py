@@ -388,6 +388,7 @@ def _place_oracles(settings: Settings, seats: Seats, common: dict[str, Any]) -> 
     where = seats.by_hand(fixed)
     count = oracle.places
     extra = {"count": count, "deadline": oracle.deadline, "threads": oracle.threads}
+    extra |= {"memory": oracle.memory}
     for index in range(oracle.workers):
         job = Job("oracle", index, threads=oracle.threads, oracles=(index,), extra=extra, **common)
         seats.take(next(where, None), [job])

@@ -22,6 +22,7 @@ from pal.runtime import messages as msg
 from pal.runtime.agent import Said
 from pal.runtime.books import Books
 from pal.runtime.carrier import Carrier
+from pal.runtime.changes import Change, changes
 from pal.runtime.cluster import Cluster, News, NodeLost, Signalled
 from pal.runtime.ending import outcome_of
 from pal.runtime.gauges import Gauges
@@ -54,6 +55,7 @@ class Session:
         paths: tuple[str, ...],
         home: Path | None,
         cluster: Cluster,
+        accept_changes: bool = False,
     ) -> None:
         self.settings = settings
         self.directory = directory
@@ -68,6 +70,7 @@ class Session:
         self.releases = Releases(cluster, directory.models, settings.model.members)
         self.releases.restore(settings.model.weights)
         self._books = Books(directory.path, settings.stop.disk, settings.save_interval)
+        self._changes = self._compare(accept_changes)
         self._carrier = Carrier(cluster, self._books, self.releases, lambda: self.clock, self.say)
         self._gauges = Gauges(self.placement.jobs, cluster.readings, self._books.last)
         self._operator = Operator(
@@ -120,6 +123,7 @@ class Session:
         self.cluster.open()
         self.cluster.watch(self._books.fd, self._take_durable)
         self.cluster.watch(self._operator.interrupts.fd, self._operator.take_signals)
+        self._present_changes()
         self._present_nodes()
         for group in self.placement.groups:
             self.cluster.start(group)
@@ -130,6 +134,22 @@ class Session:
             self.cluster.start(Group(0, (sampler,)))
         else:
             self.direct(())
+
+    def _compare(self, accept: bool) -> list[Change]:
+        books = self._books
+        try:
+            return changes(self.settings, books.sessions, len(books.past.labelled), accept)
+        except LedgerError:
+            books.close()
+            raise
+
+    def _present_changes(self) -> None:
+        """Say, and write down, what is not as it was in the session before."""
+        if self._changes:
+            text = f"settings changed: {', '.join(map(str, self._changes))}"
+            theory = any(change.theory for change in self._changes)
+            self.say(text, "warning" if theory else "info")
+            self._books.record(entries.Note(self.clock, "settings", text))
 
     def _present_nodes(self) -> None:
         """Say what is where, if there are several nodes."""

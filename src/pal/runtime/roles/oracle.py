@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from pal.roles import Oracle
+from pal.runtime import memory
 from pal.runtime.labels import calculate
 from pal.runtime.messages import LabelDone, LabelRefused, LabelTask, Shutdown
 from pal.runtime.worker import Desktop
@@ -16,6 +18,10 @@ class OracleDesk:
     def __init__(self, desk: Desktop) -> None:
         self._desk = desk
         job = desk.job
+        memory.offer()
+        self._limit: int | None = job.extra.get("memory")
+        if self._limit is not None:
+            memory.limit(self._limit)
         context = desk.context("oracle", job.index, job.extra["count"])
         self._oracle: Oracle = job.kernels["oracle"].build(context)
         state = desk.load("oracle", job.index)
@@ -54,6 +60,8 @@ class OracleDesk:
             label = calculate(self._oracle, task.sample, scratch)
         except Exception as error:
             failure = desk.failure("oracle", task.oracle, error, sample=task.identity)
+            if isinstance(error, MemoryError) and self._limit is not None:
+                failure = replace(failure, message=_too_much(error, self._limit))
             desk.channel.send(LabelRefused(task.oracle, task.identity, failure))
         else:
             seconds = time.monotonic() - started
@@ -61,6 +69,11 @@ class OracleDesk:
         finally:
             desk.meter.end()
             desk.meter.add("rounds")
+
+
+def _too_much(error: MemoryError, limit: int) -> str:
+    what = str(error) or "more memory was asked for than there is"
+    return f"{what}; oracle.memory = {limit / (1 << 30):.3g} GiB is all that it may have"
 
 
 def run(desk: Desktop) -> None:
