@@ -349,8 +349,8 @@ class Agent:
         if None in (before, self._killings) or before == self._killings:
             return ""
         return (
-            ", it seems by the kernel for want of memory: ask for more, have fewer oracles, or set "
-            "oracle.memory"
+            ", it seems by the kernel for want of memory: ask for more, have fewer oracles, or "
+            "set oracle.memory"
         )
 
     def _failure(self, worker: Worker, kind: str, text: str) -> Failure:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pal.errors import LedgerForeignError, SettingsError
+from pal.errors import LedgerForeignError
 from pal.ledger.entries import Session
 from pal.settings import Settings, dump, parse
 
@@ -44,7 +44,13 @@ def changes(
     """
     if not before:
         return []
-    found = list(_differences("", _completed(before[-1].settings), _plain(settings)))
+    now, defaults = _plain(settings), _plain(_bare(settings))
+    found = [
+        change
+        for change in _differences("", json.loads(before[-1].settings), now)
+        # Not set before: by an older version, perhaps, which did not know it.
+        if change.before is not None or change.now != _at(defaults, change.key)
+    ]
     mixed = [str(change) for change in found if change.theory]
     if mixed and labels and not accepted:
         raise LedgerForeignError(
@@ -56,13 +62,16 @@ def changes(
     return found
 
 
-def _completed(text: str) -> Any:
-    """Return settings that another version of PAL may have written, with the defaults of this."""
-    data = json.loads(text)
-    try:
-        return _plain(parse(data))
-    except SettingsError:
-        return data
+def _bare(settings: Settings) -> Settings:
+    """Return settings of the same kernels, and all else by default."""
+    roles = ("generator", "model", "oracle")
+    return parse({role: {"kernel": getattr(settings, role).kernel} for role in roles})
+
+
+def _at(data: Any, key: str) -> Any:
+    for part in key.split("."):
+        data = data.get(part) if isinstance(data, Mapping) else None
+    return data
 
 
 def _plain(settings: Settings) -> Any:
