@@ -55,11 +55,12 @@ def table(outcomes: list[Outcome]) -> list[str]:
     for fault in dict.fromkeys(outcome.fault for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.fault == fault]
         back = [outcome.back for outcome in own]
-        seen = own[0].seen + (f" ({own[0].remark})" if own[0].remark else "")
+        seen = own[-1].seen + (f" ({own[-1].remark})" if own[-1].remark else "")
+        times = f"{statistics.median(back):.2f} s, {max(back):.2f} s"
         leaks = sorted({leak for outcome in own for leak in outcome.leaks})
         rows.append(
             f"| {fault} | {len(own)} | {seen.replace('|', '¦')} | {sum(o.lost for o in own)} | "
-            f"{', '.join(leaks) or 'nothing'} | {statistics.median(back):.2f} s, {max(back):.2f} s |"
+            f"{', '.join(leaks) or 'nothing'} | {times} |"
         )
     return rows
 

@@ -170,6 +170,9 @@ def killed_group(folder: Path, chance: random.Random) -> Iterator[Outcome]:
 def _cut_off(folder: Path, chance: random.Random, fault: str, whole: bool) -> Iterator[Outcome]:
     with world(folder) as here:
         began = here.start()
+        if not whole:
+            eventually(lambda: here.labels(), "a label")
+            yield Outcome("none: a first start", "nothing", 0, time.monotonic() - began)
         for _ in range(5):
             # Also in the midst of starting: from before the first label on.
             time.sleep(max(0.0, began + chance.uniform(0.4, 2.0) - time.monotonic()))
@@ -335,7 +338,7 @@ def full_disk(folder: Path, chance: random.Random) -> Iterator[Outcome]:
         here.await_labels(5)
         place = here.place()
         ballast = _fill(disk)
-        eventually(lambda: here.seen(place, "disk refused") != "nothing", "it is told")
+        eventually(lambda: here.seen(place, "waits in memory") != "nothing", "it is told")
         count = here.acknowledge()
         time.sleep(3.0)
         assert here.process is not None
@@ -345,7 +348,7 @@ def full_disk(folder: Path, chance: random.Random) -> Iterator[Outcome]:
         eventually(lambda: here.labels() > count, "a label")
         back = time.monotonic() - at
         eventually(lambda: here.seen(place, "taken all") != "nothing", "it is told to be over")
-        outcome = Outcome("full disk, for 3 s", here.seen(place, "disk refused"), 0, back)
+        outcome = Outcome("full disk, for 3 s", here.seen(place, "waits in memory"), 0, back)
         yield from concluded(here, [outcome])
 
 
@@ -416,12 +419,11 @@ def _ended(here: World, labels: int = 30) -> int:
     here.await_labels(labels)
     eventually(lambda: len(list((here.run / "models").glob("v??????"))) > 1, "weights on the disk")
     time.sleep(0.5)  # until the copy and the states are not the first ones
-    here.acknowledge()
     assert here.process is not None
     os.killpg(here.process.pid, signal.SIGKILL)
     here.process.wait()
     eventually(lambda: not here.processes(), "all workers gone")
-    return here.labels()
+    return here.acknowledge()
 
 
 def _damaged_ledger(folder: Path, fault: str, harm: Callable[[Path], None]) -> Iterator[Outcome]:

@@ -49,7 +49,7 @@ class World:
         self.temp = folder / "temp"
         self.extra = folder / "extra"
         for path in (folder, self.beats, self.temp, self.extra):
-            path.mkdir(exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         # Drawing the report takes longer than all the rest.
         (self.extra / "matplotlib.py").write_text("raise ImportError('not wanted here')\n")
         self.sections = sections

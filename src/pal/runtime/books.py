@@ -23,6 +23,10 @@ from pal.transport.doorbell import create_doorbell
 
 RETRY = 2.0
 """Seconds after which a disk that has refused is asked again."""
+COPY_EVERY = 5.0
+"""Seconds between two renewals of the ledger's copy, if something was written meanwhile."""
+_COPY_SHARE = 0.02
+"""The share of the time that renewals may take, at most."""
 
 
 class Books:
@@ -39,7 +43,7 @@ class Books:
     def __init__(self, directory: Path, patience: float, copy_every: float) -> None:
         self._directory = directory
         self._patience = patience
-        self._copy_every = copy_every
+        self._copy_every = min(copy_every, COPY_EVERY)
         self._ledger = Ledger.open(directory)
         try:
             self.past: Restored = restore(self._ledger)
@@ -61,6 +65,7 @@ class Books:
         self._retry_at = 0.0
         self._copying: Future[BackedUp] | None = None
         self._copy_at = 0.0
+        self._fresh = False
         self._writer = LedgerWriter(self._ledger, self._on_durable, self._on_error)
 
     @property
@@ -105,7 +110,7 @@ class Books:
 
     def _on_durable(self, committed: list[entries.Entry]) -> None:
         """Called by the writer's thread: what it has just put on the disk."""
-        self._refused = None
+        self._refused, self._fresh = None, True
         labels = tuple(e.sample for e in committed if isinstance(e, entries.NewLabel))
         if labels:
             self._durable.append(labels)
@@ -123,8 +128,7 @@ class Books:
         """Once a second: ask a disk again that refused, renew the copy; say what has changed."""
         now = time.monotonic()
         said = [self._ask_again(now)]
-        if now >= self._copy_at and (self._copying is None or self._copying.done()):
-            self._copy_at = now + self._copy_every
+        if now >= self._copy_at and self._fresh and (not self._copying or self._copying.done()):
             said.append(self._what_was_wrong_with_the_copy())
             self._begin_copy()
         return [text for text in said if text]
@@ -148,9 +152,18 @@ class Books:
         return ""
 
     def _begin_copy(self) -> None:
+        self._fresh = False
         thread = ThreadPoolExecutor(1, "ledger-copy")
-        self._copying = thread.submit(back_up, self._directory)
+        self._copying = thread.submit(self._copy)
         thread.shutdown(wait=False)
+
+    def _copy(self) -> BackedUp:
+        began = time.monotonic()
+        try:
+            return back_up(self._directory)
+        finally:
+            now = time.monotonic()
+            self._copy_at = now + max(self._copy_every, (now - began) / _COPY_SHARE)
 
     def _what_was_wrong_with_the_copy(self) -> str:
         copying, self._copying = self._copying, None
