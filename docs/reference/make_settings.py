@@ -61,19 +61,25 @@ def table(model: type[BaseModel]) -> list[str]:
     return rows
 
 
-def page() -> str:
-    lines = [HEAD, "## Top level", "", *table(Settings)]
-    for name, field in Settings.model_fields.items():
+def sections(model: type[BaseModel], prefix: str = "") -> list[str]:
+    lines = []
+    for name, field in model.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             lines += [
                 "",
-                f"## `[{name}]`",
+                f"## `[{prefix}{name}]`",
                 "",
                 (section.__doc__ or "").strip(),
                 "",
                 *table(section),
+                *sections(section, f"{prefix}{name}."),
             ]
+    return lines
+
+
+def page() -> str:
+    lines = [HEAD, "## Top level", "", *table(Settings), *sections(Settings)]
     return "\n".join(lines) + "\n"
 
 

@@ -45,7 +45,8 @@ class KernelSpec:
     @property
     def setting(self) -> str:
         """The setting that names it."""
-        return "oracle.executor" if self.role == "executor" else f"{self.role}.kernel"
+        special = {"executor": "oracle.executor", "screen": "selector.reject"}
+        return special.get(self.role, f"{self.role}.kernel")
 
     @classmethod
     def of(

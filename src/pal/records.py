@@ -7,6 +7,7 @@ stacked array when all shapes agree, which is what fast models want.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -271,6 +272,15 @@ class Feedback(NamedTuple):
     uncertainty: float
     trusted: bool
     version: int
+
+
+class Refusal(enum.IntEnum):
+    """Why a walker gets no feedback for its sample, and goes back to its last saved state."""
+
+    BROKEN = 1
+    """The sample, or its prediction, is not finite; a failure of the walker."""
+    UNPHYSICAL = 2
+    """Its walker has explored where nothing physical is, as models that know little let it."""
 
 
 _make_feedback: Final = partial(tuple.__new__, Feedback)

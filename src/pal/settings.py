@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -50,6 +51,15 @@ def _bytes(value: Any) -> Any:
 Seconds: TypeAlias = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
 Bytes: TypeAlias = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] <= bounds[1]:
+        raise ValueError("expected [smallest, largest]")
+    return bounds
+
+
+Bounds: TypeAlias = dict[str, Annotated[tuple[float, float], AfterValidator(_ordered)]]
 Devices: TypeAlias = str | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -75,6 +85,13 @@ class GeneratorSettings(Kernel):
     placement: Literal["hosts", "committee"] = Field(
         default="hosts",
         description="'committee': walkers live in the committee's process (tight coupling)",
+    )
+    deadline: Seconds | None = Field(
+        default=None,
+        description="longest time for one step; its process is then killed and started again",
+    )
+    restarts: Count | None = Field(
+        default=None, description="instead of `restart.budget`: of a host, and of a walker"
     )
 
 
@@ -107,6 +124,18 @@ class ModelSettings(Kernel):
         "or a list, one for each predictor",
     )
     train_device: Devices = Field(default="cpu", description="of the trainers, as `device`")
+    deadline: Seconds | None = Field(
+        default=None,
+        description="longest time for one prediction; whoever makes it is then killed and "
+        "started again",
+    )
+    train_deadline: Seconds | None = Field(
+        default=None, description="longest time for one epoch, likewise"
+    )
+    restarts: Count | None = Field(
+        default=None,
+        description="instead of `restart.budget`: of an exchange, a predictor and a trainer",
+    )
 
 
 class OracleSettings(Kernel):
@@ -139,6 +168,33 @@ class OracleSettings(Kernel):
         default=1,
         description="more tries after a crash, a deadline or an error; none after LabelFailure",
     )
+    backoff: Seconds = Field(
+        default=0.0,
+        description="pause before a sample is tried again; doubled each time, up to 1 h",
+    )
+    restarts: Count | None = Field(
+        default=None, description="instead of `restart.budget`: of an oracle, and of a broker"
+    )
+    pause_after: PositiveInt | None = Field(
+        default=10,
+        description="samples in a row without a label after which labelling pauses: the oracle "
+        "is broken; none: never",
+    )
+    probe_after: Seconds = Field(
+        default=60.0,
+        description="pause before a single label is tried to see whether the oracle works again; "
+        "doubled each time, up to 30 min",
+    )
+    bounds: Bounds = Field(
+        default_factory=dict,
+        description="for fields of the label the smallest and the largest value that any element "
+        "may have, e.g. energy = [-1e6, 0]; a label outside is a failure, and never kept",
+    )
+    converged: str | None = Field(
+        default=None,
+        description="a field of the label that must be true, or the label is a failure; it is "
+        "not kept, since it is the same in all labels",
+    )
     grace: Seconds = Field(
         default=30.0, description="time running labels are given at the end, then requeued"
     )
@@ -160,6 +216,28 @@ class OracleSettings(Kernel):
         return self
 
 
+class RejectSettings(_Section):
+    """Samples that are not physical: no oracle is asked for them, and no walker goes on there."""
+
+    min_distance: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="two atoms nearer than this fraction of the sum of their covalent radii",
+    )
+    max_force: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="eV/Å; a larger component of the committee's mean forces"
+    )
+    bounds: Bounds = Field(
+        default_factory=dict,
+        description="for fields of the sample the smallest and the largest value that any element "
+        "may have",
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is set; nothing: no sample is rejected."""
+        return {key: value for key, value in self.model_dump().items() if value}
+
+
 class SelectorSettings(Kernel):
     """Which samples are worth a label."""
 
@@ -167,6 +245,7 @@ class SelectorSettings(Kernel):
     rerank: bool = Field(
         default=False, description="order the queue anew whenever new weights have come"
     )
+    reject: RejectSettings = Field(default_factory=RejectSettings)
 
 
 class ExchangeSettings(_Section):

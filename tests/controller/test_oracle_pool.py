@@ -202,3 +202,23 @@ def test_losses_do_not_excuse_crashes():
         play.oracle(0)
         play.send(ev.OracleLost(play.time, 0, failure(kind)))
         assert play.state(1) is state
+
+
+def test_what_failed_on_a_node_is_tried_on_another_first() -> None:
+    """Oracles 0 and 1 are on one node, 2 and 3 on another, 4 beyond the job."""
+    pool = OraclePool(None, outside=(4,), nodes=(0, 0, 1, 1))
+    for oracle in (0, 1, 3):
+        pool.ready(oracle)
+    assert pool.choose(frozenset()) == 0
+    assert pool.choose(frozenset({0})) == 3
+    pool.start(3, Entry(candidate(1)), 0.0)
+    assert pool.choose(frozenset({0})) is None, "it waits for the other node"
+    pool.ready(4)
+    assert pool.choose(frozenset({0})) == 4
+    assert pool.choose(frozenset({0, 3})) == 4
+    pool.start(4, Entry(candidate(2)), 0.0)
+    pool.lost(4)
+    assert pool.choose(frozenset({0, 3})) == 1, "no third node lives"
+    pool.lost(3)
+    assert pool.choose(frozenset({0})) == 1
+    assert pool.choose(frozenset({0, 1})) == 0, "nobody else lives"

@@ -35,6 +35,12 @@ def suicide() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hang() -> None:
+    """Never come back."""
+    while True:
+        time.sleep(1)
+
+
 class Walk:
     """A random walker of two coordinates. `trace`: folder for a record of all it met."""
 
@@ -131,6 +137,19 @@ class Once(Walk):
                 suicide()
             return np.array([np.nan, 0.0])
         return sample
+
+
+class HangOnce(Walk):
+    """Does not come back from its tenth step, once in a campaign: walker `who` alone."""
+
+    def __init__(self, context: Context, flag: str, who: int = 1) -> None:
+        super().__init__(context)
+        self.flag, self.who = flag, who
+
+    def step(self, feedback: Feedback | None) -> Sample | Any:
+        if self.index == self.who and self.steps == 10 and first_time(self.flag):
+            hang()
+        return super().step(feedback)
 
 
 class Herd(Walk):
@@ -314,6 +333,10 @@ class Sick(Quadratic):
             raise RuntimeError("the model is ill")
         if self.deed == "die":
             suicide()
+        if self.deed == "hang":
+            hang()
+        if self.deed == "diverge":
+            self.weights = np.full(6, np.nan)
         if self.deed == "shape":
             return np.zeros((len(result) + 1, 1))
         if self.deed == "type":
@@ -329,6 +352,23 @@ class Sick(Quadratic):
             if self.due("train"):
                 self.act(self.weights)
             yield metrics
+
+
+class Explosive(Quadratic):
+    """Member 1 gets weights by which its predictions overflow, in its second training."""
+
+    def __init__(self, context: Context, flag: str) -> None:
+        super().__init__(context)
+        self.flag, self.chosen, self.trainings = flag, context.index == 1, 0
+
+    def train(self, dataset: Dataset) -> Iterator[Metrics]:
+        self.trainings += 1
+        if self.chosen and self.trainings == 2 and first_time(self.flag):
+            self.weights = np.full(6, 1.7e308) * np.array([1, 0, 0, 1, 0, 1])
+            for _ in range(3):
+                yield {"loss": 0.0}
+            return
+        yield from super().train(dataset)
 
 
 class Mixed:
@@ -454,6 +494,26 @@ class Poisoned:
             while True:
                 time.sleep(1)
         return {"nan": np.array([np.nan]), "type": "a label", "none": None}[self.deed]
+
+
+class Flagged:
+    """Labels with an energy that falls with the first coordinate, and tells of convergence."""
+
+    def label(self, sample: Array) -> dict[str, Any]:
+        label = truth(sample)
+        return {"energy": label, "slope": sample, "converged": sample[1] <= 1.0}
+
+
+class Mendable:
+    """Works only while a file is there."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def label(self, sample: Array) -> Array:
+        if not self.file.exists():
+            raise RuntimeError("the licence server is down")
+        return truth(sample)
 
 
 class OnceOracle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from pal.errors import Failure
 from pal.exchange.batching import All, Batching
 from pal.exchange.loop import Exchange
-from pal.records import Array, Batch, Feedbacks, Prediction, Ranking, Sample, Selection
+from pal.exchange.screening import Screen, Screening
+from pal.records import (
+    Array,
+    Batch,
+    Feedbacks,
+    Prediction,
+    Ranking,
+    Refusal,
+    Sample,
+    Selection,
+)
 from pal.transport.board import Board, Meter
 
 
@@ -23,6 +33,7 @@ class Walkers:
     samples: Sequence[Sample]
     answers: list[tuple[list[int], Feedbacks | None]] = field(default_factory=list)
     waiting: set[int] | None = None
+    refusals: dict[int, Refusal] = field(default_factory=dict)
 
     def ready(self) -> NDArray[np.intp]:
         everyone = range(len(self.samples))
@@ -42,8 +53,9 @@ class Walkers:
         assert len(feedback.uncertainty) == len(feedback.trusted) == len(who)
         self.answers.append((who.tolist(), feedback))
 
-    def reject(self, who: NDArray[np.intp]) -> None:
+    def reject(self, who: NDArray[np.intp], why: Refusal) -> None:
         self.answers.append((who.tolist(), None))
+        self.refusals |= dict.fromkeys(who.tolist(), why)
 
     def heard(self) -> dict[int, Any]:
         """What each walker heard in all: the mean, or None where it was rejected."""
@@ -62,6 +74,22 @@ class Committee:
     factors: Sequence[float] = (1.0, 3.0)
     change: Callable[[list[Any]], Any] = lambda labels: labels
     asked: list[Batch] = field(default_factory=list)
+    approved: list[list[int]] = field(default_factory=list)
+    reverted: list[list[int]] = field(default_factory=list)
+    spare: dict[int, Callable[[], None]] = field(default_factory=dict)
+    """For members that have good weights in reserve, what happens when they are reloaded."""
+
+    def approve(self, members: Iterable[int]) -> None:
+        self.approved.append(sorted(members))
+
+    def mend(self, members: Iterable[int]) -> dict[int, str]:
+        chosen = [member for member in members if member in self.spare]
+        for member in chosen:
+            self.spare[member]()
+        return dict.fromkeys(chosen, "it is reloaded")
+
+    def revert(self, members: Iterable[int]) -> None:
+        self.reverted.append(sorted(members))
 
     def predict(self, samples: Batch) -> Any:
         self.asked.append(samples)
@@ -100,6 +128,10 @@ class Desk:
     granted: int = 1000
     candidates: list[tuple[Any, int, float, int]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    distrusted: list[tuple[int, int]] = field(default_factory=list)
+
+    def distrust(self, member: int, version: int) -> None:
+        self.distrusted.append((member, version))
 
     def free(self) -> int:
         return max(0, self.granted - len(self.candidates))
@@ -129,6 +161,7 @@ class Bench:
     batching: Batching = field(default_factory=All)
     serial: bool = False
     version: int = 0
+    screen: Screen | None = None
 
     def __post_init__(self) -> None:
         self.meter = meter()
@@ -142,6 +175,7 @@ class Bench:
             self.meter,
             serial=self.serial,
             version=self.version,
+            screening=self.screen and Screening(self.screen, self.meter, self.desk.report),
         )
 
     def round(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from exchange_fakes import Bench, Committee, Desk, Selector, Walkers
 
 from pal.errors import ContractError, ShapeError
-from pal.records import Batch, Selection, named
+from pal.records import Batch, Refusal, Selection, named
 
 
 def samples(count: int = 4) -> list[Any]:
@@ -110,6 +110,7 @@ def test_a_broken_sample_is_rejected_and_reaches_no_model(bad: float) -> None:
     heard = bench.walkers.heard()
     assert sorted(heard) == [0, 1, 2, 3]
     assert heard[2] is None
+    assert bench.walkers.refusals == {2: Refusal.BROKEN}
     assert all(heard[walker] is not None for walker in (0, 1, 3))
     (failure,) = bench.desk.failures
     assert (failure.role, failure.index, failure.kind) == ("generator", 2, "NotFiniteError")
@@ -193,6 +194,188 @@ def test_a_sample_without_a_finite_prediction_is_rejected_alone() -> None:
         assert np.isfinite(np.asarray(prediction.mean)).all()
         assert all(len(member) == 2 for member in prediction.members)
     assert {failure.index for failure in bench.desk.failures} == {1, 3}
+
+
+# Members that are put back in order ------------------------------------------------------------
+
+
+def ill(*members: int, until_reloaded: bool = True) -> Committee:
+    """Three members, of which these predict NaN, until they are reloaded."""
+    sick = set(members)
+
+    def change(labels: list[Any]) -> list[Any]:
+        return [
+            [label * np.nan for label in each] if member in sick else each
+            for member, each in enumerate(labels)
+        ]
+
+    committee = Committee((1.0, 2.0, 3.0), change)
+    for member in members:
+        committee.spare[member] = lambda m=member: sick.discard(m) if until_reloaded else None  # type: ignore[misc]
+    return committee
+
+
+@pytest.mark.parametrize("members", [[1], [0, 2], [0, 1, 2]])
+def test_a_member_with_good_weights_in_reserve_is_back_in_the_same_round(
+    members: list[int],
+) -> None:
+    """Even where all are ill; and no walker hears of it."""
+    bench = Bench(Walkers(samples()), ill(*members), version=4)
+    bench.round()
+    for walker, mean in bench.walkers.heard().items():
+        np.testing.assert_allclose(np.asarray(mean), 2 * samples()[walker])
+    assert bench.exchange.benched == frozenset()
+    assert [failure.index for failure in bench.desk.failures] == members
+    for failure in bench.desk.failures:
+        assert failure.kind == "NotFiniteError"
+        assert "weights version 4; it is reloaded, and put back" in failure.message
+    assert bench.committee.approved[-1] == [0, 1, 2]
+    assert not bench.desk.distrusted, "the committee tells that itself, who knows the versions"
+
+
+def test_a_member_whom_good_weights_do_not_help_is_left_out() -> None:
+    bench = Bench(Walkers(samples()), ill(1, until_reloaded=False))
+    bench.round()
+    (failure,) = bench.desk.failures
+    assert "it is reloaded, which did not help; it is left out" in failure.message
+    assert bench.exchange.benched == {1}
+    assert bench.committee.reverted == [[1]], "the newest weights were not at fault"
+    assert not bench.desk.distrusted
+    assert bench.committee.approved[-1] == [0, 2]
+
+
+def test_without_a_reserve_the_weights_themselves_are_distrusted() -> None:
+    bench = Bench(Walkers(samples()), ill(1), version=7)
+    bench.committee.spare.clear()
+    bench.round()
+    assert bench.desk.distrusted == [(1, 7)]
+    assert bench.exchange.benched == {1}
+
+
+def test_new_weights_put_their_own_members_back_and_no_others() -> None:
+    bench = Bench(Walkers(samples()))
+    bench.exchange.benched = frozenset({0, 1})
+    bench.exchange.install(5, [1])
+    assert bench.exchange.benched == {0}
+    assert bench.exchange.version == 5
+    assert not bench.exchange.approved
+
+
+def test_weights_are_approved_once() -> None:
+    bench = Bench(Walkers(samples()))
+    for _ in range(3):
+        bench.walkers.answers.clear()
+        bench.round()
+    assert bench.committee.approved == [[0, 1]]
+
+
+# Unphysical samples ----------------------------------------------------------------------------
+
+
+class Screen:
+    """Samples whose first number is in one of these are exploded, out of bounds, or overlap."""
+
+    def __init__(
+        self,
+        blown: tuple[float, ...] = (),
+        out: tuple[float, ...] = (),
+        close: tuple[float, ...] = (),
+    ) -> None:
+        self.blown, self.out, self.close = blown, out, close
+        self.looked: list[float] = []
+
+    def exploded(self, mean: Batch) -> dict[int, str]:
+        return {i: "too strong" for i, m in enumerate(mean) if np.asarray(m)[0] / 2 in self.blown}
+
+    def outside(self, samples: Batch) -> dict[int, str]:
+        return {i: "too far" for i, s in enumerate(samples) if np.asarray(s)[0] in self.out}
+
+    def overlap(self, sample: Any) -> str:
+        self.looked.append(float(sample[0]))
+        return "atoms 0 and 1 are 0.10 Å apart" if sample[0] in self.close else ""
+
+
+def test_unphysical_samples_cost_no_oracle_and_send_their_walkers_back() -> None:
+    bench = Bench(Walkers(samples()), screen=Screen(blown=(2.0,), close=(4.0,)))
+    bench.round()
+    heard = bench.walkers.heard()
+    assert bench.walkers.refusals == {1: Refusal.UNPHYSICAL, 3: Refusal.UNPHYSICAL}
+    np.testing.assert_allclose(np.asarray(heard[2]), 2 * samples()[2])
+    assert [walker for _, walker, _, _ in bench.desk.candidates] == [0, 2]
+    assert [len(prediction.mean) for prediction in bench.selector.seen] == [3]
+    assert bench.meter["rejected"] == 2
+    assert bench.meter["skipped"] == 0
+
+
+def test_samples_out_of_bounds_cost_no_oracle_and_are_not_trusted() -> None:
+    """Their walkers go on: nothing is wrong with them."""
+    fields = {"trusted": np.ones(4, bool), "candidates": [1, 3]}
+    bench = Bench(
+        Walkers(samples()),
+        selector=Selector(lambda given: Selection(**{**given, **fields})),
+        screen=Screen(out=(3.0, 4.0)),
+    )
+    bench.round()
+    ((_, answer),) = bench.walkers.answers
+    assert answer is not None
+    assert answer.trusted.tolist() == [True, True, False, False]
+    assert [walker for _, walker, _, _ in bench.desk.candidates] == [1]
+    assert bench.meter["rejected"] == 1, "the other one was no candidate"
+    assert not bench.walkers.refusals
+
+
+def test_only_candidates_that_may_be_proposed_are_looked_at_closely() -> None:
+    screen = Screen(close=(1.0,))
+    bench = Bench(Walkers(samples()), desk=Desk(granted=2), screen=screen)
+    bench.round()
+    assert screen.looked == [1.0, 2.0, 3.0], "one in the place of the one that overlaps"
+    assert [walker for _, walker, _, _ in bench.desk.candidates] == [1, 2]
+    assert bench.meter["skipped"] == 1
+    screen.looked.clear()
+    bench.walkers.answers.clear()
+    bench.round()
+    assert not screen.looked
+    assert bench.meter["skipped"] == 1 + 4
+    assert len(bench.walkers.heard()) == 4
+
+
+def test_what_an_oracle_would_see_instead_is_looked_at() -> None:
+    inputs = [np.full(2, 9.0), np.full(2, 7.0), np.full(2, 8.0)]
+    bench = Bench(
+        Walkers(samples(3)),
+        selector=Selector(
+            lambda fields: Selection(**{**fields, "candidates": [2, 1, 0], "inputs": inputs})
+        ),
+        screen=Screen(close=(9.0,), out=(7.0,)),
+    )
+    bench.round()
+    ((sample, walker, _, _),) = bench.desk.candidates
+    np.testing.assert_array_equal(sample, np.full(2, 8.0))
+    assert walker == 0
+    assert bench.walkers.refusals == {2: Refusal.UNPHYSICAL}
+
+
+def test_a_batch_of_unphysical_samples_asks_no_selector() -> None:
+    bench = Bench(Walkers(samples(2)), screen=Screen(blown=(1.0, 2.0)))
+    bench.round()
+    assert set(bench.walkers.heard().values()) == {None}
+    assert not bench.selector.seen
+
+
+def test_rejected_samples_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    bench = Bench(Walkers(samples()), screen=Screen(blown=(2.0, 3.0)))
+    for _ in range(5):
+        bench.walkers.answers.clear()
+        bench.round()
+        clock[0] += 20.0
+    first, second = bench.desk.failures
+    assert (first.role, first.index, first.kind) == ("generator", 2, "Unphysical")
+    assert "its sample is rejected (selector.reject): too strong; its walker goes" in first.message
+    assert "; 1 more" in first.message
+    assert "; 5 more" in second.message
+    assert bench.meter["rejected"] == 10
 
 
 # What a selector may not return ----------------------------------------------------------------

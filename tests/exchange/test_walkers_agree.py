@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pal.exchange.batching import All, Ready
 from pal.exchange.loop import Exchange
 from pal.exchange.walkers import LocalWalkers, Outbox, SharedWalkers, Walkers
-from pal.records import Batch, Feedback, Prediction, Ranking, Sample, Selection, named
+from pal.records import Batch, Feedback, Prediction, Ranking, Refusal, Sample, Selection, named
 from pal.transport.doorbell import Doorbell, create_doorbell
 from pal.transport.slots import ALIVE, ExchangeSlots, HostSlots, Slots
 
@@ -37,7 +37,8 @@ class Lives:
         for walker, each in zip(rows, heard, strict=True):
             self.put(walker, self.move(walker, each), out)
 
-    def recover(self, rows: Sequence[int], out: Outbox) -> None:
+    def recover(self, rows: Sequence[int], out: Outbox, why: Refusal) -> None:
+        assert why is Refusal.BROKEN
         for walker in rows:
             self.history[walker].append(b"rejected")
             self.put(walker, self.move(walker, None), out)
@@ -145,8 +146,8 @@ def host(lives: Lives, slots: HostSlots, walkers: range, own: Doorbell, bell: Do
         own.wait()
         for rows, feedback in slots.receive():
             who = [walkers[row] for row in rows]
-            if feedback is None:
-                lives.recover(who, crew)
+            if isinstance(feedback, Refusal):
+                lives.recover(who, crew, feedback)
             else:
                 lives.step(who, feedback, crew)
         bell.ring()

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -71,6 +72,15 @@ def test_render_tells_cost_time_and_files() -> None:
     ):
         assert part in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_quarantined_and_rejected_samples_are_told_where_there_are_some() -> None:
+    ill = replace(SNAPSHOTS[-1], failed=5, quarantined=3, rejected=1_717)
+    summary = summarise(name="x", directory="run", reason="stopped", snapshots=[ill])
+    text = " ".join(shown(summary).split())
+    assert "300 labels (2 failed, 3 under quarantine, 13 candidates dropped)" in text
+    assert "5,000 samples explored (1,717 rejected as unphysical)" in text
+    assert summary.as_dict()["rejected"] == 1_717
 
 
 def test_a_campaign_that_did_nothing_still_has_a_summary() -> None:

@@ -61,6 +61,25 @@ def test_panel_fits_its_terminal_and_shows_every_number(width: int) -> None:
             assert shown in text
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_quarantined_and_rejected_samples_are_shown_where_there_are_some(width: int) -> None:
+    console = terminal(width)
+    view = TerminalView(console, "hydrogen transfer", "run")
+    ill = replace(SNAPSHOT, quarantined=3, rejected=1_717)
+    console.print(view._panel(ill))
+    text = written(console)
+    assert {len(line) for line in text.splitlines()} == {width}
+    if width >= 80:
+        assert "20 failed" in text
+        assert "3 samples that killed oracles" in text
+        assert "1,717 rejected" in text
+    console = plain()
+    TerminalView(console, "hydrogen transfer", "run").update(ill)
+    line = written(console)
+    assert "20 failed, 1,234 dropped, 3 quarantined" in line
+    assert "12 % uncertain, 1,717 rejected)" in line
+
+
 def test_panel_is_redrawn_only_on_update_and_without_a_thread() -> None:
     console = terminal(80)
     view = TerminalView(console, "name", "run")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pal.errors import ContractError, Failure
-from pal.records import Batch, Feedback, Feedbacks
+from pal.records import Batch, Feedback, Feedbacks, Refusal
 from pal.roles import STOP
 from pal.runtime.pool import Pool
 
@@ -102,6 +102,11 @@ class Single:
         self.pool.step([row], None if feedback is None else [feedback], out)
         return out.samples[row]
 
+    def recover(self, row: int, why: Refusal) -> Any:
+        out = Outbox()
+        self.pool.recover([row], out, why)
+        return out.samples[row]
+
 
 def make(script: Script, restarts: int = 3, saved: dict[int, Any] | None = None) -> Any:
     world = World(script, saved)
@@ -190,6 +195,49 @@ def test_a_walker_that_cannot_be_built_again_is_given_up() -> None:
     assert pool.step(0, None) is None
     kinds = [failure.kind for failure in world.failures]
     assert kinds == ["ValueError", "OSError", "OSError", "GivenUp"]
+
+
+# Walkers that are sent back --------------------------------------------------------------------
+
+
+def test_exploring_where_nothing_is_physical_is_not_held_against_a_walker() -> None:
+    """As models that know little send walkers there."""
+    world, pool = make(sample, restarts=0)
+    for _ in range(20):
+        pool.step(0, None)
+    pool.save()
+    for _ in range(30):
+        assert pool.recover(0, Refusal.UNPHYSICAL).tolist() == [0, 21]
+        for _ in range(10):
+            pool.step(0, None)
+    for _ in range(30):
+        pool.recover(0, Refusal.UNPHYSICAL)
+    assert not world.failures
+
+
+def test_a_saved_state_that_leads_astray_at_once_is_left_behind() -> None:
+    _, pool = make(sample)
+    for _ in range(20):
+        pool.step(0, None)
+    pool.save()
+    assert pool.recover(0, Refusal.UNPHYSICAL).tolist() == [0, 21]
+    assert pool.recover(0, Refusal.UNPHYSICAL).tolist() == [0, 1], "it begins anew"
+
+
+def test_a_walker_that_is_not_finite_each_time_is_given_up() -> None:
+    world, pool = make(sample, restarts=3)
+    pool.step(0, None)
+    gone = [pool.recover(0, Refusal.BROKEN) is None for _ in range(4)]
+    assert gone == [False] * 3 + [True]
+    assert [failure.kind for failure in world.failures] == ["GivenUp"]
+
+
+def test_every_step_is_a_sign_of_life() -> None:
+    beats: list[int] = []
+    world = World(sample)
+    pool = Pool((5, 6), world, world, 3, lambda: beats.append(1))
+    pool.step((0, 1), None, Outbox())
+    assert len(beats) == 2
 
 
 def test_a_walker_that_asks_to_stop_has_ended() -> None:
@@ -336,7 +384,7 @@ def test_recovered_alone_a_walker_of_an_ensemble_leaves_the_others_where_they_ar
     world, pool, (joined,), out = crowd()
     pool.step(range(3), None, out)
     pool.step(range(3), heard(3), out)
-    pool.recover([1], out)
+    pool.recover([1], out, Refusal.BROKEN)
     assert [out.samples[row].tolist() for row in range(3)] == [[4, 2], [5, 1], [6, 2]]
     assert joined.calls[-1] == ([1], None)
     assert not world.failures

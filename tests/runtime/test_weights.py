@@ -214,3 +214,89 @@ def test_a_disk_that_refuses_weights_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(LedgerDiskError, match="models"):
         found.settle()
     found.settle()
+
+
+# Weights that give nothing but NaN -------------------------------------------------------------
+
+
+def distrusting(tmp_path: Path) -> tuple[Any, Cluster, Station]:
+    """Releases of a committee of two, of which one version is on disk; and its exchange."""
+    exchange = station("exchange", (0, 1))
+    found, cluster = releases(tmp_path, exchange)
+    found.release({0: {"w": np.array(1.0)}, 1: {"w": np.array(1.0)}}, 5)
+    found.store()
+    found.settle()
+    found.installed(exchange, 1)
+    return found, cluster, exchange
+
+
+def test_distrusted_weights_give_way_to_good_ones_everywhere(tmp_path: Path) -> None:
+    found, cluster, exchange = distrusting(tmp_path)
+    found.release({0: {"w": np.array(2.0)}}, 8)
+    found.installed(exchange, 2)
+    good = {"w": np.array(1.5)}
+    assert found.distrust(0, 2, good) is good
+    assert cluster.sent[-1][1].members == {0: {"w": 1.5}}
+    assert found.version == 3
+    assert found.complete
+
+
+def test_distrusted_weights_are_not_what_the_next_session_starts_from(tmp_path: Path) -> None:
+    found, _, exchange = distrusting(tmp_path)
+    found.release({0: {"w": np.array(2.0)}}, 8)
+    found.store()
+    found.settle()
+    found.installed(exchange, 2)
+    assert [path.name for path in stored(tmp_path)] == ["v000001", "v000002"]
+    found.distrust(0, 2, None)
+    assert [path.name for path in stored(tmp_path)] == ["v000001"]
+    found.store()
+    found.settle()
+    again, _ = releases(tmp_path, exchange)
+    again.restore(None)
+    assert again.newest[0]["w"] == 1.0
+    assert again.version == 3
+
+
+def test_weights_that_a_session_starts_from_may_be_distrusted_too(tmp_path: Path) -> None:
+    """Then those stored before them are used."""
+    found, _, exchange = distrusting(tmp_path)
+    found.release({0: {"w": np.array(2.0)}, 1: {"w": np.array(3.0)}}, 8)
+    found.store()
+    found.settle()
+    again, cluster = releases(tmp_path, exchange)
+    again.restore(None)
+    again.welcome(exchange)
+    again.installed(exchange, 2)
+    again.distrust(0, 2, None)
+    assert cluster.sent[-1][1].members == {0: {"w": 1.0}}
+    assert again.newest[1]["w"] == 3.0
+
+
+def test_newer_weights_on_their_way_are_not_taken_back(tmp_path: Path) -> None:
+    found, _, _ = distrusting(tmp_path)
+    found.release({0: {"w": np.array(2.0)}}, 8)
+    found.release({0: {"w": np.array(3.0)}}, 9)
+    found.distrust(0, 2, None)
+    assert found.newest[0]["w"] == 3.0
+
+
+def test_a_member_is_taken_back_once_until_its_trainer_sends_others(tmp_path: Path) -> None:
+    """One that gives NaN with any weights must not cost all that are on disk."""
+    found, _, _ = distrusting(tmp_path)
+    found.release({0: {"w": np.array(2.0)}}, 8)
+    found.distrust(0, 2, None)
+    found.distrust(0, 3, None)
+    assert found.newest[0]["w"] == 1.0
+    assert stored(tmp_path)
+
+
+def test_first_weights_that_are_distrusted_leave_the_member_without(tmp_path: Path) -> None:
+    exchange = station("exchange", (0, 1))
+    found, cluster = releases(tmp_path, exchange)
+    found.release({1: {"w": np.array(1.0)}}, 5)
+    found.release({0: {"w": np.array(2.0)}}, 6)  # waits: the first ones are on their way
+    found.distrust(0, 2, None)
+    assert not found.complete
+    found.installed(exchange, 1)
+    assert cluster.sent[-1][1].members == {}, "they are sent to nobody any more"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pal.errors import SlotTooSmallError
-from pal.records import Batch, Feedback, Feedbacks, named, signature
+from pal.records import Batch, Feedbacks, Refusal, named, signature
 from pal.transport.doorbell import create_doorbell
 from pal.transport.segment import Segment
 from pal.transport.slots import ALIVE, ExchangeSlots, HostSlots, Slots
@@ -59,11 +59,11 @@ class Road:
             who, Feedbacks(Batch(mean), Batch(spread), who * 0.5, who % 2 == 0, version)
         )
 
-    def receive(self) -> dict[int, Feedback | None]:
-        found: dict[int, Feedback | None] = {}
+    def receive(self) -> dict[int, Any]:
+        found: dict[int, Any] = {}
         for (first, _), host in zip(self.crews, self.hosts, strict=True):
             for rows, feedback in host.receive():
-                heard = [None] * len(rows) if feedback is None else feedback
+                heard = [feedback] * len(rows) if isinstance(feedback, Refusal) else feedback
                 found |= dict(zip([first + row for row in rows], heard, strict=True))
         return found
 
@@ -180,15 +180,16 @@ def test_feedback_is_the_walker_s_own_copy(walkers: int) -> None:
         np.testing.assert_array_equal(np.asarray(feedback.deviation), np.full(4, 20.0 * walker))
 
 
-def test_a_rejected_walker_hears_nothing_and_the_others_do() -> None:
+@pytest.mark.parametrize("why", Refusal)
+def test_a_rejected_walker_hears_why_and_the_others_are_answered(why: Refusal) -> None:
     road = Road(3)
     road.send({walker: np.full(2, float(walker)) for walker in range(3)})
     road.exchange.gather(road.exchange.ready())
     kept = np.array([0, 2])
-    road.exchange.reject(np.array([1]))
+    road.exchange.reject(np.array([1]), why)
     road.answer({0: np.zeros(1), 2: np.full(1, 2.0)})
     found = road.receive()
-    assert found[1] is None
+    assert found[1] is why
     for walker in kept:
         feedback = found[int(walker)]
         assert feedback is not None

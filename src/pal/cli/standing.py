@@ -106,7 +106,6 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     if "counts" not in found:
         return [("State", "not begun"), ("Job", _queued(job))]
     counts, snapshot = found["counts"], found["snapshot"] or {}
-    failed = counts["failed"] + counts["quarantined"]
     lines = [("State", _state(found))]
     if job is not None:
         lines.append(("Job", _queued(job)))
@@ -117,7 +116,8 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "Labels",
             f"{counts['labelled']:,} done, {counts['running'] + counts['returned']:,} running, "
-            f"{counts['queued']:,} waiting, {failed:,} failed, {counts['dropped']:,} dropped",
+            f"{counts['queued']:,} waiting, {counts['failed']:,} failed, "
+            f"{counts['quarantined']:,} quarantined, {counts['dropped']:,} dropped",
         )
     )
     if snapshot:
@@ -154,7 +154,9 @@ def _active(found: dict[str, Any], snapshot: dict[str, Any]) -> str:
 
 def _explored(snapshot: dict[str, Any]) -> str:
     rate = f", {figure(snapshot['rate'])} samples/s" if snapshot.get("rate") else ""
-    return f"{plural(snapshot['samples'], 'sample')}, {snapshot['uncertain']:,} uncertain{rate}"
+    rejected = f", {snapshot['rejected']:,} rejected" if snapshot.get("rejected") else ""
+    samples, uncertain = plural(snapshot["samples"], "sample"), snapshot["uncertain"]
+    return f"{samples}, {uncertain:,} uncertain{rejected}{rate}"
 
 
 def _training(snapshot: dict[str, Any]) -> str:

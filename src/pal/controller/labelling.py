@@ -37,7 +37,7 @@ class Labelling:
     def __init__(self, rules: Rules, restored: Restored) -> None:
         self._rules = rules
         self.queue = LabelQueue(rules.queue_capacity, rules.when_full)
-        self.oracles = OraclePool(rules.oracle_deadline, rules.outside)
+        self.oracles = OraclePool(rules.oracle_deadline, rules.outside, rules.nodes)
         self.breaker = Breaker(rules)
         self.returned: dict[int, Entry] = {}
         self.states: dict[int, State] = dict.fromkeys(restored.labelled, State.LABELLED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pal.controller.queue import Entry
@@ -22,11 +22,15 @@ class OraclePool:
 
     Any index may report ready, so that oracles may join at any time. The deadline is not for
     those in `outside`: they watch over it themselves, as a label that waits for a batch system is
-    not being made yet.
+    not being made yet. `nodes` tells for each oracle where it is; those beyond its end are each
+    on a node of their own.
     """
 
-    def __init__(self, deadline: float | None, outside: Iterable[int] = ()) -> None:
+    def __init__(
+        self, deadline: float | None, outside: Iterable[int] = (), nodes: Sequence[int] = ()
+    ) -> None:
         self.deadline = deadline
+        self._nodes = nodes
         self._outside = frozenset(outside)
         # Ordered dictionaries, because a plain one gets slow when emptied from its front.
         self.free: OrderedDict[int, None] = OrderedDict()
@@ -59,13 +63,25 @@ class OraclePool:
         return running.entry if running else None
 
     def choose(self, avoid: frozenset[int]) -> int | None:
-        """Name the oracle that has been free for longest, outside `avoid` if others live."""
+        """Name the oracle that has been free for longest, outside `avoid` if others live.
+
+        If some live on other nodes than those of `avoid`, one of them.
+        """
+        if not avoid:
+            return next(iter(self.free), None)
+        nodes = {self._node(oracle) for oracle in avoid}
+        away = any(self._node(oracle) not in nodes for oracle in (*self.free, *self.running))
         for oracle in self.free:
-            if oracle not in avoid:
+            if self._node(oracle) not in nodes or not (away or oracle in avoid):
                 return oracle
+        if away:
+            return None
         living = len(self.free) + len(self.running)
         known = sum(oracle in self.free or oracle in self.running for oracle in avoid)
         return next(iter(self.free), None) if living == known else None
+
+    def _node(self, oracle: int) -> int:
+        return self._nodes[oracle] if oracle < len(self._nodes) else -1 - oracle
 
     def start(self, oracle: int, entry: Entry, now: float) -> None:
         """Give a free oracle a sample."""

@@ -31,6 +31,8 @@ class Rules:
 
     n_oracles: int = 1
     outside: tuple[int, ...] = ()
+    nodes: tuple[int, ...] = ()
+    """The node of each oracle at the start: what failed on one is tried on another first."""
     trainers: tuple[tuple[int, ...], ...] = ((0,),)
     oracle_deadline: float | None = None
     oracle_retries: int = 1

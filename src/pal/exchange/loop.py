@@ -7,7 +7,7 @@ blocks, and new weights are swapped in between two batches.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,18 +16,40 @@ from numpy.typing import NDArray
 
 from pal.errors import ContractError, Failure, ShapeError
 from pal.exchange.batching import Batching
-from pal.exchange.reduction import finite_rows, reduce
+from pal.exchange.reduction import finite_rows, lifeless, reduce
+from pal.exchange.screening import Screening
 from pal.exchange.walkers import Walkers
-from pal.records import Array, Batch, Feedbacks, Prediction, Sample, Selection, as_members
+from pal.records import (
+    Array,
+    Batch,
+    Feedbacks,
+    Prediction,
+    Refusal,
+    Sample,
+    Selection,
+    as_members,
+)
 from pal.roles import Selector
-from pal.transport.board import Meter
+from pal.transport.board import PREDICT, Meter
 
 
 class Predicts(Protocol):
-    """The part of a committee that the exchange needs, in this process or in others."""
+    """The committee as the exchange needs it, in this process or in others."""
 
     def predict(self, samples: Batch) -> Any:
         """Return labels with a leading member axis, or a list per member."""
+        ...
+
+    def approve(self, members: Iterable[int]) -> None:
+        """Take these members' weights for good: they gave a whole batch of finite predictions."""
+        ...
+
+    def mend(self, members: Iterable[int]) -> Mapping[int, str]:
+        """Give members their last good weights again; say which ones, where there are some."""
+        ...
+
+    def revert(self, members: Iterable[int]) -> None:
+        """Give members their newest weights again: the good ones did not help."""
         ...
 
 
@@ -48,13 +70,18 @@ class Desk(Protocol):
         """Make a failure known."""
         ...
 
+    def distrust(self, member: int, version: int) -> None:
+        """Make known that a member's weights give nothing but NaN."""
+        ...
+
 
 @dataclass(slots=True)
 class Exchange:
     """One shard's hot loop.
 
-    `benched` are members whose output was not finite for any sample of a batch; they are left
-    out until they get new weights.
+    A member whose output is not finite for any sample of a batch gets its last good weights
+    again, and the batch is predicted anew, before anybody hears of it. `benched` are members
+    for which that did not help; they are left out until they get new weights.
     """
 
     walkers: Walkers
@@ -69,7 +96,10 @@ class Exchange:
     which nobody explores while labels are made and models are trained."""
     numbers: NDArray[np.intp] | None = None
     """The walker in each row; None: rows and walkers have the same numbers."""
+    screening: Screening | None = None
     version: int = 0
+    approved: bool = False
+    """Whether the committee knows that its weights are good."""
     benched: frozenset[int] = frozenset()
     _first_ready: float = 0.0
     _turn: int = 0
@@ -124,57 +154,105 @@ class Exchange:
 
         Also returns which samples have a finite prediction: bool (n,), or None for all.
         """
+        members = self._ask(samples)
+        prediction = reduce([*members.values()], self.version)
+        finite = finite_rows(prediction.mean)
+        if finite is not None:
+            members = self._mended(samples, members)
+            prediction = reduce([*members.values()], self.version)
+            finite = finite_rows(prediction.mean)
+        if finite is None and not self.approved:
+            self.committee.approve(members)
+            self.approved = True
+        return prediction, finite
+
+    def _ask(self, samples: Batch) -> dict[int, Batch]:
+        """Return what each member says that is not left out."""
         meter = self.meter
-        meter.begin()
+        meter.begin(PREDICT)
         result = self.committee.predict(samples)
         meter.end()
         members = as_members(result, self.members, len(samples), "the committee")
-        if self.benched:
-            members = [m for index, m in enumerate(members) if index not in self.benched]
-        prediction = reduce(members, self.version)
-        finite = finite_rows(prediction.mean)
-        if finite is not None and len(members) > 1:
-            prediction = reduce(self._bench(members), self.version)
-            finite = finite_rows(prediction.mean)
-        return prediction, finite
+        return {index: m for index, m in enumerate(members) if index not in self.benched}
 
-    def _bench(self, members: list[Batch]) -> list[Batch]:
-        """Leave out members that are finite for no sample, while two others are."""
-        dead = [finite_rows(m) is not None and not np.any(finite_rows(m)) for m in members]
-        if len(members) - sum(dead) < 2:
+    def _mended(self, samples: Batch, members: dict[int, Batch]) -> dict[int, Batch]:
+        """Put members that are finite for no sample back in order, or leave them out.
+
+        They are left out while two others are in order: else the sample may be at fault.
+        """
+        ill = [index for index, member in members.items() if lifeless(member)]
+        given = self.committee.mend(ill) if ill else {}
+        if given:
+            members = self._ask(samples)
+        still = [index for index in ill if lifeless(members[index])]
+        self.committee.approve(mended := [index for index in ill if index not in still])
+        self.committee.revert(still)
+        for index in mended:
+            self._report(index, len(samples), f"{given[index]}, and put back")
+        if not still or len(members) - len(still) < 2:
             return members
-        seated = [index for index in range(self.members) if index not in self.benched]
-        lost = [index for index, gone in zip(seated, dead, strict=True) if gone]
-        for index in lost:
-            self.desk.report(
-                Failure(
-                    "prediction",
-                    index,
-                    "NotFiniteError",
-                    f"member {index} predicted NaN or infinity for all {len(members[0])} samples "
-                    f"with weights version {self.version}; it is left out until new weights come",
-                )
-            )
-        self.benched |= frozenset(lost)
-        return [member for member, gone in zip(members, dead, strict=True) if not gone]
+        for index in still:
+            tried = f"{given[index]}, which did not help; " if index in given else ""
+            if index not in given:
+                self.desk.distrust(index, self.version)
+            self._report(index, len(samples), f"{tried}it is left out until new weights come")
+        self.benched |= frozenset(still)
+        return {index: m for index, m in members.items() if index not in still}
+
+    def _report(self, member: int, size: int, outcome: str) -> None:
+        text = (
+            f"member {member} predicted NaN or infinity for all {size} samples with weights "
+            f"version {self.version}; {outcome}"
+        )
+        self.desk.report(Failure("prediction", member, "NotFiniteError", text))
+
+    def install(self, version: int, members: Iterable[int]) -> None:
+        """Go by new weights from now on; these members have got some."""
+        self.version, self.approved = version, False
+        self.benched -= frozenset(members)
 
     def _judge(self, who: NDArray[np.intp], samples: Batch, prediction: Prediction) -> None:
+        if self.screening is not None:
+            exploded = self.screening.screen.exploded(prediction.mean)
+            if exploded:
+                kept = self._turn_back(who, exploded)
+                who, samples, prediction = who[kept], samples.take(kept), prediction.take(kept)
+            if not len(who):
+                return
         selection = checked(self.selector.select(samples, prediction), len(samples))
         self._count(len(samples), selection)
-        if len(selection.candidates):
-            self._propose(who, samples, selection)
+        overlapping = self._propose(who, samples, selection) if len(selection.candidates) else {}
         mean = prediction.mean if selection.feedback is None else selection.feedback
+        trusted = np.asarray(selection.trusted, bool)
+        if self.screening is not None:
+            trusted = self.screening.within(samples, trusted)
         feedback = Feedbacks(
-            mean,
-            prediction.deviation,
-            selection.uncertainty,
-            np.asarray(selection.trusted, bool),
-            prediction.version,
+            mean, prediction.deviation, selection.uncertainty, trusted, prediction.version
         )
+        if overlapping:
+            kept = self._turn_back(who, overlapping)
+            who, feedback = who[kept], feedback.take(kept)
+            if not len(who):
+                return
         if self.serial and not self.desk.free():
             self._held = (who, feedback)
         else:
             self.walkers.reply(who, feedback)
+
+    def _turn_back(self, who: NDArray[np.intp], reasons: Mapping[int, str]) -> NDArray[np.intp]:
+        """Send walkers back whose samples, at these places, are unphysical; return the others."""
+        assert self.screening is not None
+        places = sorted(reasons)
+        gone = who[places]
+        self.screening.note(
+            self._walkers(gone).tolist(),
+            [
+                f"{reasons[place]}; its walker goes back to its last saved state"
+                for place in places
+            ],
+        )
+        self.walkers.reject(gone, Refusal.UNPHYSICAL)
+        return np.array([place for place in range(len(who)) if place not in reasons], np.intp)
 
     def go_on(self) -> None:
         """Answer the walkers that were held."""
@@ -212,7 +290,7 @@ class Exchange:
                     f"{reason}; expected finite numbers; it goes back to its last saved state",
                 )
             )
-        self.walkers.reject(who)
+        self.walkers.reject(who, Refusal.BROKEN)
 
     def _count(self, size: int, selection: Selection) -> None:
         meter = self.meter
@@ -221,19 +299,30 @@ class Exchange:
         meter.add("uncertain", size - int(np.count_nonzero(selection.trusted)))
         meter.add("uncertainty", float(np.add.reduce(selection.uncertainty)))
 
-    def _propose(self, who: NDArray[np.intp], samples: Batch, selection: Selection) -> None:
+    def _propose(
+        self, who: NDArray[np.intp], samples: Batch, selection: Selection
+    ) -> dict[int, str]:
+        """Offer what may be offered; return the places of samples with overlapping atoms."""
         free = self.desk.free()
         chosen = np.asarray(selection.candidates, np.intp)
-        self.meter.add("skipped", max(0, len(chosen) - free))
-        chosen = chosen[:free]
-        if not len(chosen):
-            return
-        if selection.inputs is not None:
-            inputs = list(selection.inputs)[:free]
-        else:
-            inputs = list(samples.take(chosen))
-        walkers = self._walkers(who[chosen])
-        self.desk.propose(inputs, walkers, selection.uncertainty[chosen], self.version)
+        if self.screening is None or not free:
+            self.meter.add("skipped", max(0, len(chosen) - free))
+            chosen = chosen[:free]
+        inputs = samples.take(chosen) if selection.inputs is None else selection.inputs
+        kept, overlapping = list(range(len(chosen))), dict[int, str]()
+        if self.screening is not None and len(chosen):
+            found = self.screening.sieve(inputs, free)
+            kept, overlapping = found.kept, found.overlapping
+            strays = [int(chosen[place]) for place in found.outside]
+            self.screening.note(self._walkers(who[strays]).tolist(), [*found.outside.values()])
+            met = len(kept) + len(overlapping) + len(strays)
+            self.meter.add("skipped", len(chosen) - met)
+        if kept:
+            offered = chosen[kept]
+            walkers = self._walkers(who[offered])
+            uncertainty = selection.uncertainty[offered]
+            self.desk.propose([inputs[i] for i in kept], walkers, uncertainty, self.version)
+        return {int(chosen[place]): reason for place, reason in overlapping.items()}
 
     def _walkers(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         return rows if self.numbers is None else self.numbers[rows]

@@ -120,3 +120,9 @@ def finite_rows(batch: Batch) -> NDArray[np.bool_] | None:
             bool,
         )
     return None if rows.all() else rows
+
+
+def lifeless(batch: Batch) -> bool:
+    """Whether no sample or label of a batch is finite throughout."""
+    rows = finite_rows(batch)
+    return rows is not None and not rows.any()

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pal.records import Batch, Feedback, Feedbacks, Sample
+from pal.records import Batch, Feedback, Feedbacks, Refusal, Sample
 from pal.transport.doorbell import Doorbell
 from pal.transport.slots import ExchangeSlots
 
@@ -36,7 +36,7 @@ class Walkers(Protocol):
         """Answer these walkers, which lets them move on."""
         ...
 
-    def reject(self, who: NDArray[np.intp]) -> None:
+    def reject(self, who: NDArray[np.intp], why: Refusal) -> None:
         """Send these walkers back to their last saved states, without feedback."""
         ...
 
@@ -70,9 +70,9 @@ class SharedWalkers:
         self._slots.answer(who, feedback)
         self._ring(who)
 
-    def reject(self, who: NDArray[np.intp]) -> None:
+    def reject(self, who: NDArray[np.intp], why: Refusal) -> None:
         """Write down that these samples get no feedback, then wake each host once."""
-        self._slots.reject(who)
+        self._slots.reject(who, why)
         self._ring(who)
 
     def _ring(self, who: NDArray[np.intp]) -> None:
@@ -104,7 +104,7 @@ class Steps(Protocol):
         """Move walkers, for the first time without feedback; each sends its sample or ends."""
         ...
 
-    def recover(self, rows: Sequence[int], out: Outbox) -> None:
+    def recover(self, rows: Sequence[int], out: Outbox, why: Refusal) -> None:
         """Take walkers back to their last saved states and move them."""
         ...
 
@@ -170,10 +170,10 @@ class LocalWalkers:
         self._forget(who)
         self._pool.step(who.tolist(), feedback, self)
 
-    def reject(self, who: NDArray[np.intp]) -> None:
+    def reject(self, who: NDArray[np.intp], why: Refusal) -> None:
         """Let each walker go back."""
         self._forget(who)
-        self._pool.recover(who.tolist(), self)
+        self._pool.recover(who.tolist(), self, why)
 
     def _forget(self, who: NDArray[np.intp]) -> None:
         """Let go of samples that are answered."""

@@ -27,10 +27,15 @@ class Snapshot:
     uncertainty: float = 0.0
     """Mean uncertainty of the samples since the last snapshot."""
     skipped: int = 0
+    rejected: int = 0
+    """Unphysical samples, for which no oracle was asked."""
     queued: int = 0
     running: int = 0
     labelled: int = 0
     failed: int = 0
+    """Samples that ended without a label, those under quarantine among them."""
+    quarantined: int = 0
+    """Of these, how many killed their oracles."""
     dropped: int = 0
     epochs: int = 0
     loss: float | None = None

@@ -44,8 +44,10 @@ class Summary:
     wall: float = 0.0
     samples: int = 0
     skipped: int = 0
+    rejected: int = 0
     labels: int = 0
     failed: int = 0
+    quarantined: int = 0
     dropped: int = 0
     epochs: int = 0
     version: int = 0
@@ -98,8 +100,10 @@ def summarise(
         wall=last.time,
         samples=last.samples,
         skipped=last.skipped,
+        rejected=last.rejected,
         labels=last.labelled,
         failed=last.failed,
+        quarantined=last.quarantined,
         dropped=last.dropped,
         epochs=last.epochs,
         version=last.version,
@@ -160,12 +164,18 @@ def _facts(summary: Summary) -> list[str]:
     labels = plural(summary.labels, "label")
     lost = [
         f"{number:,} {what}"
-        for number, what in ((summary.failed, "failed"), (summary.dropped, "candidates dropped"))
+        for number, what in (
+            (summary.failed - summary.quarantined, "failed"),
+            (summary.quarantined, "under quarantine"),
+            (summary.dropped, "candidates dropped"),
+        )
         if number
     ]
     if lost:
         labels += f" ({', '.join(lost)})"
     work = f"{plural(summary.samples, 'sample')} explored"
+    if summary.rejected:
+        work += f" ({summary.rejected:,} rejected as unphysical)"
     training = f"{plural(summary.epochs, 'epoch')}, {plural(summary.version, 'weight update')}"
     facts = [f"{labels}, {work}", f"{training}, {duration(summary.wall)} of wall time"]
     if summary.restarts:

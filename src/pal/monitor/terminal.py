@@ -147,6 +147,9 @@ class TerminalView:
         grid.add_row("Uncertain", self._uncertain(snapshot))
         grid.add_row("Labels", _items(_labels(snapshot)))
         grid.add_row("Training", _items(_training(snapshot)))
+        if snapshot.quarantined:
+            killers = f"{plural(snapshot.quarantined, 'sample')} that killed oracles"
+            grid.add_row("Quarantine", Text(killers, style="red"))
         if snapshot.restarts:
             grid.add_row("Restarts", Text(plural(snapshot.restarts, "worker"), style="yellow"))
         if snapshot.utilisation:
@@ -197,15 +200,21 @@ def _explored(snapshot: Snapshot) -> list[tuple[str, str, str]]:
         (figure(snapshot.rate), "samples/s", ""),
         (f"{snapshot.samples:,}", "samples", ""),
         (f"{snapshot.rounds:,}", "rounds", ""),
+        *_rejected(snapshot),
     ]
 
 
+def _rejected(snapshot: Snapshot) -> list[tuple[str, str, str]]:
+    return [(f"{snapshot.rejected:,}", "rejected", "yellow")] if snapshot.rejected else []
+
+
 def _labels(snapshot: Snapshot) -> list[tuple[str, str, str]]:
+    failed = snapshot.failed - snapshot.quarantined
     return [
         (f"{snapshot.labelled:,}", "done", ""),
         (f"{snapshot.running:,}", "running", ""),
         (f"{snapshot.queued:,}", "waiting", ""),
-        (f"{snapshot.failed:,}", "failed", "red" if snapshot.failed else ""),
+        (f"{failed:,}", "failed", "red" if failed else ""),
         (f"{snapshot.dropped:,}", "dropped", ""),
     ]
 
@@ -230,12 +239,15 @@ def _items(items: list[tuple[str, str, str]]) -> Text:
 def _line(snapshot: Snapshot) -> str:
     """Write the snapshot as one plain line, in ASCII, for log files."""
     labels = ", ".join(f"{number} {what}" for number, what, _ in _labels(snapshot))
+    if snapshot.quarantined:
+        labels += f", {snapshot.quarantined:,} quarantined"
     training = ", ".join(f"{number} {what}" for number, what, _ in _training(snapshot))
     rate = figure(snapshot.rate)
+    rejected = "".join(f", {number} {what}" for number, what, _ in _rejected(snapshot))
     parts = [
         f"[{duration(snapshot.time)}] {snapshot.phase}",
         f"{snapshot.samples:,} samples ({rate}/s, {percent(snapshot.uncertain_fraction)} "
-        "uncertain)",
+        f"uncertain{rejected})",
         f"labels: {labels}",
         f"training: {training}",
     ]

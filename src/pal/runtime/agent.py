@@ -29,6 +29,7 @@ from pal.runtime.orders import Job, Key
 from pal.runtime.roads import Roads
 from pal.runtime.supervision import RestartBudget
 from pal.runtime.surroundings import THREAD_VARIABLES
+from pal.runtime.watch import overdue
 from pal.runtime.worker import KERNEL_OF
 from pal.transport.channel import SocketChannel
 
@@ -54,11 +55,17 @@ class Worker:
     born: float = 0.0
     was_ready: bool = False
     """Whether any process of this worker ever came up."""
+    up: bool = False
+    """Whether its present process has."""
+    told_at: float = 0.0
+    """When it was sent a message last."""
+    waiting: float | None = None
+    """Since when, as far as was seen, something waits for it."""
     restarts: int = 0
     restart_at: float | None = None
     last: Failure | None = None
     condemned: bool = False
-    """Whether its process was killed by order, which is not held against it."""
+    """Whether its process was killed by an order that is not held against it."""
     ending: bool = False
 
     @property
@@ -152,7 +159,8 @@ class Agent:
         self._roads.append(roads)
         for job in jobs:
             if job.process:
-                worker = Worker(job, roads, RestartBudget(self.budget, self.delay))
+                budget = self.budget if job.budget is None else job.budget
+                worker = Worker(job, roads, RestartBudget(budget, self.delay))
                 self.workers[job.key] = worker
                 self._bear(worker)
         return roads
@@ -173,6 +181,19 @@ class Agent:
         for roads in self._roads:
             roads.wake_centre()
 
+    def end_overdue(self) -> None:
+        """Kill workers that take longer than their deadlines; they are started again."""
+        now = time.monotonic()
+        for worker in self.workers.values():
+            if not (worker.job.deadlines and worker.up) or worker.ending or worker.last:
+                continue
+            meter = worker.roads.meter(worker.job)
+            waits = worker.told_at > meter["alive"] or worker.roads.waits_for(worker.job)
+            worker.waiting = (worker.waiting or now) if waits else None
+            reason = overdue(worker.job, meter, now, worker.waiting)
+            if reason:
+                self.kill(worker, "deadline", reason, forgiven=False)
+
     def _bear(self, worker: Worker) -> None:
         assert self._socket is not None
         channel, there = SocketChannel.pair(beside=True)
@@ -180,7 +201,8 @@ class Agent:
         self._keys += 1
         worker.key, worker.channel, worker.restart_at = self._keys, channel, None
         worker.born, worker.pid, worker.last = time.monotonic(), 0, None
-        worker.condemned = False
+        worker.condemned = worker.up = False
+        worker.waiting = None
         self._by_key[worker.key] = self._by_fd[channel.fileno()] = worker
         self._resting.pop(worker.job.key, None)
         self._selector.register(channel, selectors.EVENT_READ, lambda: self._hear(worker))
@@ -192,6 +214,7 @@ class Agent:
         """Send a message; to a worker that is gone it is lost, and its death is news already."""
         if worker.channel is None:
             return
+        worker.told_at = time.monotonic()
         with suppress(ChannelClosedError):
             worker.channel.send(message)
             self._attend(worker)
@@ -214,10 +237,13 @@ class Agent:
             worker.roads.meter(worker.job).add("mail")
             bell.ring()
 
-    def kill(self, worker: Worker, kind: str, reason: str) -> None:
-        """Kill a worker's process group; its death is told as this failure."""
+    def kill(self, worker: Worker, kind: str, reason: str, forgiven: bool = True) -> None:
+        """Kill a worker's process group; its death is told as this failure.
+
+        `forgiven`: it is not held against the worker, which is started again at once.
+        """
         if worker.pid and self._socket is not None:
-            worker.last, worker.condemned = self._failure(worker, kind, reason), True
+            worker.last, worker.condemned = self._failure(worker, kind, reason), forgiven
             with suppress(OSError):
                 send_request(self._socket, Kill(worker.pid, signal.SIGKILL), [])
 
@@ -259,7 +285,7 @@ class Agent:
         try:
             while (message := channel.receive()) is not None:
                 if isinstance(message, Ready):
-                    worker.was_ready = True
+                    worker.was_ready = worker.up = True
                 if isinstance(message, Failed) and message.fatal:
                     worker.last = message.failure
                 else:

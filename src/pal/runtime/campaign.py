@@ -186,11 +186,15 @@ class Screen:
             self._view.message(
                 happening.text, "warning" if happening.level == "warning" else "info"
             )
-        elif happening.traceback in self._seen or happening.kind == "LabelFailure":
+        elif happening.traceback in self._seen or happening.kind in _NO_ALARM:
             self._view.message(str(replace(happening, traceback="")), "warning")
         else:
             self._seen.add(happening.traceback)
             self._view.message(str(happening), "error")
+
+
+_NO_ALARM = ("LabelFailure", "Unphysical")
+"""Kinds of failure that belong to exploring."""
 
 
 def _section(kernel: Any) -> Any:

@@ -11,7 +11,7 @@ from pal.monitor.metrics import Snapshot
 from pal.runtime.orders import Job, Key
 from pal.runtime.worker import KERNEL_OF
 
-EXCHANGE_COLUMNS = ("rounds", "samples", "uncertain", "uncertainty", "skipped")
+EXCHANGE_COLUMNS = ("rounds", "samples", "uncertain", "uncertainty", "skipped", "rejected")
 
 
 @dataclass(slots=True)
@@ -94,10 +94,12 @@ class Gauges:
             uncertain_fraction=new["uncertain"] / samples if samples else 0.0,
             uncertainty=new["uncertainty"] / samples if samples else 0.0,
             skipped=past.skipped + int(seen["skipped"]),
+            rejected=past.rejected + int(seen["rejected"]),
             queued=counts.queued,
             running=counts.running,
             labelled=counts.labelled,
             failed=counts.failed + counts.quarantined,
+            quarantined=counts.quarantined,
             dropped=counts.dropped,
             epochs=counts.epochs,
             loss=loss,

@@ -7,27 +7,91 @@ import shutil
 import socket
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pal.errors import ContractError, Failure, NotFiniteError, foreseen
-from pal.records import Label, Sample, named
+from pal.errors import ContractError, Failure, LabelFailure, NotFiniteError, foreseen
+from pal.records import BARE, Arrays, Label, Sample, named
 from pal.roles import Oracle
 
 
-def check_label(label: Any) -> Label:
-    """Return a label if it is arrays of finite numbers.
+@dataclass(frozen=True, slots=True)
+class Sanity:
+    """What a label must be beside finite: converged, and within bounds.
+
+    `bounds`: for a field the smallest and the largest value of any of its elements. `converged`:
+    the field that tells whether it is. A label that is one bare array is its own
+    only field.
+    """
+
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    converged: str | None = None
+
+    def require_converged(self, label: Label) -> Label:
+        """Return the label without the field that tells that it has converged.
+
+        Raises:
+            ContractError: it does not tell.
+            LabelFailure: it has not.
+        """
+        if self.converged is None:
+            return label
+        arrays = named(label)
+        if self.converged not in arrays:
+            raise _missing(arrays, self.converged, "oracle.converged")
+        flag = arrays.pop(self.converged)
+        if not np.all(flag):
+            raise LabelFailure(
+                f"the oracle has not converged: its label says {self.converged} = {flag}"
+            )
+        return arrays
+
+    def require_bounds(self, label: Label) -> None:
+        """Check every element of the fields that have bounds.
+
+        Raises:
+            ContractError: such a field is missing.
+            LabelFailure: an element is outside.
+        """
+        for name, (low, high) in self.bounds.items():
+            arrays = named(label)
+            array = arrays.get(name, arrays.get(BARE))
+            if array is None:
+                raise _missing(arrays, name, "oracle.bounds")
+            outside = np.argwhere((array < low) | (array > high))
+            if len(outside):
+                place = tuple(outside[0].tolist())
+                where = f"{name}[{', '.join(map(str, place))}]" if place else name
+                raise LabelFailure(
+                    f"{where} = {array[place]:g} in the label, one of {len(outside)} outside "
+                    f"oracle.bounds.{name} = [{low:g}, {high:g}]"
+                )
+
+
+def _missing(arrays: Arrays, name: str, setting: str) -> ContractError:
+    names = sorted(arrays) if arrays.keys() != {BARE} else "no names"
+    return ContractError(f"the label has no field '{name}', which {setting} names; it has {names}")
+
+
+ANY = Sanity()
+
+
+def check_label(label: Any, sanity: Sanity = ANY) -> Label:
+    """Return a label if it is arrays of finite numbers, and sane.
 
     Raises:
         ContractError, NotFiniteError: says what came.
+        LabelFailure: it has not converged, or is outside its bounds.
     """
     if not isinstance(label, np.ndarray | Mapping) or not len(label):
         raise ContractError(
             f"label returned {type(label).__name__}; expected a numpy array or a mapping of "
             "names to arrays, not empty"
         )
+    label = sanity.require_converged(label)
     for name, array in named(label).items():
         if array.dtype.kind not in "biufcSU":
             raise ContractError(f"label returned {name or 'an array'} of dtype {array.dtype}")
@@ -37,14 +101,15 @@ def check_label(label: Any) -> Label:
                 f"label returned {name or 'an array'} of shape {array.shape} with {count} "
                 "entries that are NaN or infinite"
             )
+    sanity.require_bounds(label)
     return label if isinstance(label, np.ndarray) else named(label)
 
 
-def calculate(oracle: Oracle, sample: Sample, scratch: Path) -> Label:
+def calculate(oracle: Oracle, sample: Sample, scratch: Path, sanity: Sanity = ANY) -> Label:
     """Have a sample labelled with a fresh scratch folder as the working directory.
 
     Raises:
-        ContractError, NotFiniteError: what came is no label.
+        ContractError, NotFiniteError, LabelFailure: what came is no label, or none to keep.
         Exception: whatever the oracle raises.
     """
     home = Path.cwd()
@@ -52,7 +117,7 @@ def calculate(oracle: Oracle, sample: Sample, scratch: Path) -> Label:
     scratch.mkdir(parents=True)
     os.chdir(scratch)
     try:
-        return check_label(oracle.label(sample))
+        return check_label(oracle.label(sample), sanity)
     finally:
         os.chdir(home)
         clear(scratch)

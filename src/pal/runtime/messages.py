@@ -77,6 +77,18 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
+class Distrusted:
+    """A member with the weights of this version has predicted nothing but NaN from the first.
+
+    `good`: the last weights that did not, if there are some.
+    """
+
+    member: int
+    version: int
+    good: Weights | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RankSamples:
     """Judge these queued samples with the newest models."""
 

@@ -66,6 +66,7 @@ class Node:
         if now >= self._pulse_at:
             self._pulse_at = now + PULSE
             self.agent.nudge()
+            self.agent.end_overdue()
             self.fabric.send(HEAD, wire.Pulse(self.agent.read()))
         if self._closing and self.agent.empty:
             self.closed = True

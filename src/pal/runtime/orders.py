@@ -69,6 +69,11 @@ class Job:
     cores: tuple[int, ...] = ()
     save_interval: float = 60.0
     restarts: int = 10
+    """How often, within an hour, a walker of this process may begin again."""
+    budget: int | None = None
+    """How often, within an hour, this process may be started again; None: as often as others."""
+    deadlines: Mapping[str, float] = field(default_factory=dict)
+    """Longest time in seconds of one call, by the kernel's method; see `pal.runtime.watch`."""
     shard: int = 0
     """For exchange, predictors and hosts: the shard they are part of."""
     walkers: tuple[int, ...] = ()

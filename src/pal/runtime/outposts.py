@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pal.exchange.walkers import SharedWalkers
-from pal.records import Feedbacks
+from pal.records import Feedbacks, Refusal
 from pal.runtime.orders import Job
 from pal.runtime.roads import Roads
 from pal.runtime.wire import Answers, Gone, Moves
@@ -69,7 +69,7 @@ class Outpost:
         for rows, feedback in self._slots.receive(list(self._waiting)):
             which = np.array(rows, np.intp)
             stamps = np.array([self._waiting.pop(row) for row in rows], np.int64)
-            joined = None if feedback is None else Feedbacks.of(feedback)
+            joined = feedback if isinstance(feedback, Refusal) else Feedbacks.of(feedback)
             self._send(self._relay, Answers(self._index, which, stamps, joined))
 
 
@@ -141,7 +141,7 @@ class Relay:
         if not which.size:
             return
         self._slots.recall(rows[which], answers.stamps[which])
-        if answers.feedback is None:
-            self._walkers.reject(rows[which])
+        if isinstance(answers.feedback, Refusal):
+            self._walkers.reject(rows[which], answers.feedback)
         else:
             self._walkers.reply(rows[which], answers.feedback.take(which))

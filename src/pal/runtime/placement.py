@@ -11,10 +11,12 @@ from pal.building import METHODS, KernelSpec
 from pal.catalogue import check_installed, check_options
 from pal.errors import SettingsError
 from pal.exchange.batching import All, Batching, Ready
+from pal.runtime.labels import Sanity
 from pal.runtime.machines import HEAD, Machine, deal, spread, this_machine
 from pal.runtime.orders import Job
 from pal.runtime.outside.wanted import executor_spec
 from pal.runtime.seats import Group, Seats, proportional
+from pal.runtime.watch import REACT, limits
 from pal.settings import Settings
 
 
@@ -104,6 +106,9 @@ def _span(numbers: Sequence[int]) -> str:
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
 
 
+_SCREEN = "pal.kernels.selectors.parts.screen:Screen"
+
+
 def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
     """Return how each role's kernel is built.
 
@@ -120,6 +125,8 @@ def specs(settings: Settings, paths: Sequence[str]) -> dict[str, KernelSpec]:
             found[role] = KernelSpec.of(role, section.kernel, section.options, paths)
     if settings.oracle.executor is not None:
         found["executor"] = executor_spec(settings.oracle, paths)
+    if settings.selector.reject.options:
+        found["screen"] = KernelSpec.of("screen", _SCREEN, settings.selector.reject.options)
     return found
 
 
@@ -150,7 +157,7 @@ def place(
         "seed": settings.seed,
         "home": home,
         "save_interval": settings.save_interval,
-        "restarts": settings.restart.budget,
+        "restarts": _first(settings.generator.restarts, settings.restart.budget),
         "walker_count": settings.generator.walkers,
         "member_count": settings.model.members,
         "training": settings.model.train,
@@ -161,6 +168,10 @@ def place(
     _place_trainers(settings, seats, common)
     _place_oracles(settings, seats, common)
     return Placement(seats.taken(), found)
+
+
+def _first(own: int | None, otherwise: int) -> int:
+    return otherwise if own is None else own
 
 
 def by_hand(
@@ -274,6 +285,8 @@ class _Builder:
         exchange = Job(
             "exchange",
             shard,
+            budget=model.restarts,
+            deadlines=limits(settings, REACT if seats else "predict", *(("step",) * tight)),
             shard=shard,
             threads=model.threads,
             members=() if seats else tuple(range(model.members)),
@@ -297,6 +310,8 @@ class _Builder:
             Job(
                 "predictor",
                 first + place,
+                budget=model.restarts,
+                deadlines=limits(self._settings, "predict"),
                 shard=shard,
                 members=seat,
                 threads=model.threads,
@@ -317,6 +332,8 @@ class _Builder:
             Job(
                 "generator",
                 first + place,
+                budget=generator.restarts,
+                deadlines=limits(self._settings, "step"),
                 shard=shard,
                 walkers=tuple(walkers),
                 threads=generator.threads,
@@ -369,6 +386,8 @@ def _place_trainers(settings: Settings, seats: Seats, common: dict[str, Any]) ->
         job = Job(
             "trainer",
             index,
+            budget=model.restarts,
+            deadlines=limits(settings, "train"),
             members=members,
             threads=model.threads,
             wanted=device_of(model.train_device, index),
@@ -387,11 +406,18 @@ def _place_oracles(settings: Settings, seats: Seats, common: dict[str, Any]) -> 
     fixed = by_hand("oracle", settings.placement.oracle, len(seats.machines), oracle.workers)
     where = seats.by_hand(fixed)
     count = oracle.places
-    extra = {"count": count, "deadline": oracle.deadline, "threads": oracle.threads}
-    extra |= {"memory": oracle.memory}
+    sanity = Sanity(oracle.bounds, oracle.converged)
+    extra = {
+        "count": count,
+        "deadline": oracle.deadline,
+        "threads": oracle.threads,
+        "sanity": sanity,
+        "memory": oracle.memory,
+    }
+    common = common | {"budget": oracle.restarts, "extra": extra}
     for index in range(oracle.workers):
-        job = Job("oracle", index, threads=oracle.threads, oracles=(index,), extra=extra, **common)
+        job = Job("oracle", index, threads=oracle.threads, oracles=(index,), **common)
         seats.take(next(where, None), [job])
     if oracle.executor is not None:
         beyond = tuple(range(oracle.workers, count))
-        seats.take(HEAD, [Job("broker", 0, oracles=beyond, extra=extra, **common)])
+        seats.take(HEAD, [Job("broker", 0, oracles=beyond, **common)])

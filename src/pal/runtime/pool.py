@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Protocol
 
@@ -14,8 +14,11 @@ import numpy as np
 from pal.building import build_ensemble
 from pal.errors import ContractError, Failure, ShapeError
 from pal.exchange.walkers import Outbox
-from pal.records import Batch, Feedback, Feedbacks, Sample
+from pal.records import Batch, Feedback, Feedbacks, Refusal, Sample
 from pal.roles import STOP, Ensemble, Generator, Stop
+
+_STEADY = 10
+"""Steps after which a walker that was sent back has come away from there."""
 
 
 class Reporter(Protocol):
@@ -58,15 +61,27 @@ class Pool:
     prediction that is not finite, is built anew and takes up its last saved state; so are all
     walkers of a call to the ensemble that raises. One that fails more than `restarts` times
     within an hour is given up.
+
+    A walker that is sent back from where nothing is physical has not failed. If it is there again
+    within its next `_STEADY` steps, it leaves its saved state behind, which led there.
+    `beat` is called after each walker's own step.
     """
 
     def __init__(
-        self, walkers: Sequence[int], source: Source, reporter: Reporter, restarts: int
+        self,
+        walkers: Sequence[int],
+        source: Source,
+        reporter: Reporter,
+        restarts: int,
+        beat: Callable[[], None] | None = None,
     ) -> None:
         self._numbers = walkers
         self._source = source
         self._reporter = reporter
         self._restarts = restarts
+        self._beat = beat
+        self._unsteady: dict[int, int] = {}
+        """For walkers that were sent back, how many steps are left until they are steady again."""
         self._states: dict[int, bytes] = {}
         self._failures: dict[int, deque[float]] = {}
         for row, walker in enumerate(walkers):
@@ -90,10 +105,12 @@ class Pool:
         Each sends its sample into `out`, or ends there when it asks to stop or is given up. A
         walker that moves by itself sends its sample before the next one moves.
         """
+        if self._unsteady:
+            self._steady(rows)
         if self._ensemble is not None:
             self._step_together(self._ensemble, rows, feedback, out)
             return
-        walkers, send = self._walkers, out.send
+        walkers, send, beat = self._walkers, out.send, self._beat
         for row, heard in zip(rows, repeat(None) if feedback is None else feedback):  # noqa: B905
             try:
                 sample = walkers[row].step(heard)
@@ -109,6 +126,8 @@ class Pool:
                 out.end(row)
             else:
                 send(row, checked)
+            if beat is not None:
+                beat()
 
     def _step_together(
         self,
@@ -124,7 +143,7 @@ class Pool:
         except Exception as error:
             for row in rows:
                 self._report(row, error)
-            self.recover(rows, out)
+                _put(row, self._recovered(row), out)
             return
         if isinstance(samples, Batch):
             out.send_all(which, samples)
@@ -137,14 +156,26 @@ class Pool:
                 checked = self._recovered(row)
             _put(row, checked, out)
 
-    def recover(self, rows: Sequence[int], out: Outbox) -> None:
+    def recover(self, rows: Sequence[int], out: Outbox, why: Refusal) -> None:
         """Take walkers back to their last saved states and move them, each by itself."""
         for row in rows:
-            _put(row, self._recovered(row), out)
+            if why is Refusal.UNPHYSICAL:
+                if row in self._unsteady:
+                    self._states.pop(row, None)
+                self._unsteady[row] = _STEADY
+            _put(row, self._recovered(row, failed=why is Refusal.BROKEN), out)
 
-    def _recovered(self, row: int) -> Sample | None:
+    def _steady(self, rows: Iterable[int]) -> None:
+        """Count steps of walkers that were sent back."""
+        for row in self._unsteady.keys() & set(rows):
+            self._unsteady[row] -= 1
+            if not self._unsteady[row]:
+                del self._unsteady[row]
+
+    def _recovered(self, row: int, failed: bool = True) -> Sample | None:
         """Return the sample a walker goes on with; None when it is given up or wants to stop."""
-        while self._may_go_on(row):
+        while not failed or self._may_go_on(row):
+            failed = True
             try:
                 return self._checked(row, self._restarted(row))
             except Exception as error:
@@ -191,8 +222,8 @@ class Pool:
                 "generator",
                 self._numbers[row],
                 "GivenUp",
-                f"failed {len(recent)} times within an hour; restart.budget = "
-                f"{self._restarts} allows no more",
+                f"failed {len(recent)} times within an hour; generator.restarts, or else "
+                f"restart.budget = {self._restarts}, allows no more",
             )
         )
         return False

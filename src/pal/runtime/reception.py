@@ -75,6 +75,7 @@ class Reception:
             msg.RoundDone: self._on_round_done,
             msg.Installed: self._on_installed,
             msg.Ranked: self._on_ranked,
+            msg.Distrusted: self._on_distrusted,
             msg.StopAsked: lambda _, m: session.request_stop(m.reason, patient=True),
             msg.Failed: self._on_failed,
         }
@@ -112,6 +113,8 @@ class Reception:
             return  # it has done its work, and may have been killed after it
         if isinstance(news, Said) and isinstance(news.message, msg.Proposal):
             self._session.direct(tuple(news.message.samples))
+        elif isinstance(news, Said) and isinstance(news.message, msg.Failed):
+            self._session.report(news.message.failure)
         elif isinstance(news, Died):
             self._session.report(news.failure)
             if news.failure.kind == "crash" and not news.given_up:
@@ -167,6 +170,15 @@ class Reception:
             self._cluster.send(exchange, msg.NewWeights({}, message.version))
         self._releases.installed(station, message.version)
         self._tell_version()
+
+    def _on_distrusted(self, _: Station, message: msg.Distrusted) -> None:
+        member = message.member
+        earlier = self._releases.distrust(member, message.version, message.good)
+        if earlier is None:
+            return
+        for trainer in self._cluster.of("trainer"):
+            if member in trainer.job.members:
+                self._cluster.send(trainer, msg.NewWeights({member: earlier}))
 
     def _on_ranked(self, _: Station, message: msg.Ranked) -> None:
         ranked, order = tuple(message.identities), tuple(message.order)

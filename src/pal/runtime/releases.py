@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -30,6 +31,10 @@ class Releases:
     newest: dict[int, Weights] = field(default_factory=dict)
     labels: dict[int, int] = field(default_factory=dict)
     """For each member, how many labels its newest weights have learned from."""
+    _since: dict[int, int] = field(default_factory=dict)
+    """The version with which the newest weights of each member came."""
+    _taken_back: set[int] = field(default_factory=set)
+    """Members whose trainer has sent none since its last ones were taken back."""
     _busy: set[Station] = field(default_factory=set)
     """Predictors that have not yet taken what they were sent."""
     _late: dict[Station, set[int]] = field(default_factory=dict)
@@ -61,13 +66,43 @@ class Releases:
 
     def release(self, members: Mapping[int, Weights], labels: int) -> None:
         """Number new weights and pass them on."""
+        self._taken_back.difference_update(members)
+        self._pass_on(members, labels)
+
+    def _pass_on(self, members: Mapping[int, Weights], labels: int) -> None:
         self.version = self._last = max(self.version, self._last) + 1
-        self.newest.update(members)
-        self.labels.update(dict.fromkeys(members, labels))
+        for member, weights in members.items():
+            self.newest[member], self.labels[member] = weights, labels
+            self._since[member] = self.version
         predictors = self._predictors()
         for station in predictors:
             self._owe(station, set(members))
         self._pay(predictors)
+
+    def distrust(self, member: int, version: int, good: Weights | None) -> Weights | None:
+        """Take back weights that give nothing but NaN; return those that replace them.
+
+        These are the `good` ones, or else what is on disk. The bad ones are not kept there, so
+        that no later session starts from them.
+        """
+        since = self._since.get(member, 0)
+        if since > version or member not in self.newest or member in self._taken_back:
+            return None  # it has others already, or something else than its weights is wrong
+        self._taken_back.add(member)
+        del self.newest[member]
+        labels = self.labels.pop(member, 0)
+        if self._stored >= max(1, since):
+            with suppress(LedgerDiskError):
+                self.settle()
+            shutil.rmtree(self.models / _folder(self._stored), ignore_errors=True)
+            self._stored = 0
+        earlier = self._on_disk(member) if good is None else good
+        if earlier is not None:
+            self._pass_on({member: earlier}, labels)
+        return earlier
+
+    def _on_disk(self, member: int) -> Weights | None:
+        return newest(self.models).members.get(member)
 
     def welcome(self, station: Station) -> None:
         """Give a predictor that has just started all weights there are."""
@@ -117,7 +152,8 @@ class Releases:
         alike: dict[tuple[int, ...], list[Station]] = {}
         for station in stations:
             if station in self._late and station not in self._busy:
-                members = tuple(sorted(self._late.pop(station)))
+                # Without those whose weights were taken back meanwhile.
+                members = tuple(sorted(self._late.pop(station) & self.newest.keys()))
                 self._busy.add(station)
                 alike.setdefault(members, []).append(station)
         for members, together in alike.items():
@@ -137,7 +173,7 @@ class Releases:
         if not self.complete or self.version == self._stored or not self.version:
             return
         known = {"version": self.version, "labels": min(self.labels.values(), default=0)}
-        folder = self.models / f"v{self.version:06d}"
+        folder = self.models / _folder(self.version)
         thread = ThreadPoolExecutor(1, "weights")
         self._storing = thread.submit(store, folder, dict(self.newest), known)
         thread.shutdown(wait=False)
@@ -159,3 +195,7 @@ class Releases:
         except LedgerDiskError:
             self._stored = 0
             raise
+
+
+def _folder(version: int) -> str:
+    return f"v{version:06d}"

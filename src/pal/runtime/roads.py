@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pal.runtime.orders import Job, Key, Order, Shared
 from pal.transport.board import Board, Meter
 from pal.transport.doorbell import Doorbell, create_doorbell
+from pal.transport.mailbox import Post
 from pal.transport.segment import Segment
 from pal.transport.slots import ALIVE, Slots
 
@@ -54,6 +55,19 @@ class Roads:
     def meter(self, job: Job) -> Meter:
         """Return a worker's row on the board."""
         return self.board.meter(self._rows[job.key])
+
+    def waits_for(self, job: Job) -> bool:
+        """Whether others wait for this worker: an exchange for its samples or its prediction.
+
+        An exchange is rung once a second, and always has that to answer.
+        """
+        if job.role == "generator" and self.slots is not None:
+            rows, header = self.places(job), self.slots.header
+            moving = header["sent"][rows] == header["answered"][rows]
+            return bool((moving & (header["state"][rows] == ALIVE)).any())
+        if job.role == "predictor":
+            return Post(self.posts[job.index]).requests.full
+        return job.role == "exchange"
 
     def wake_centre(self) -> None:
         """Make the exchange, or what stands for it, look at its walkers."""

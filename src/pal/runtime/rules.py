@@ -16,9 +16,13 @@ def rules_of(settings: Settings, placement: Placement, initial: int) -> Rules:
     return Rules(
         n_oracles=sum(len(job.oracles) for job in placement.jobs),
         outside=tuple(oracle for job in placement.of("broker") for oracle in job.oracles),
+        nodes=tuple(job.node or 0 for job in placement.of("oracle")),
         trainers=tuple(job.members for job in placement.of("trainer")),
         oracle_deadline=settings.oracle.deadline,
         oracle_retries=settings.oracle.retries,
+        backoff=settings.oracle.backoff,
+        pause_after=settings.oracle.pause_after,
+        probe_after=settings.oracle.probe_after,
         grace=settings.oracle.grace,
         queue_capacity=settings.queue.capacity,
         when_full=settings.queue.when_full,

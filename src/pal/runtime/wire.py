@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pal.records import Array, Batch, Feedbacks
+from pal.records import Array, Batch, Feedbacks, Refusal
 from pal.runtime.agent import News
 from pal.runtime.machines import Machine
 from pal.runtime.orders import Job, Key
@@ -176,12 +176,12 @@ class Moves:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The committee's answers to `Moves`; without feedback, the samples were rejected."""
+    """The committee's answers to `Moves`."""
 
     outpost: int
     rows: Array
     stamps: Array
-    feedback: Feedbacks | None
+    feedback: Feedbacks | Refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from pal.transport.segment import Segment
 
@@ -20,11 +21,20 @@ COLUMNS = (
     "uncertain",  # of these, how many were uncertain
     "uncertainty",  # sum of their uncertainties
     "skipped",  # uncertain ones not proposed, because no place was granted
+    "rejected",  # unphysical ones, which no oracle was asked for
+    "call",  # the kernel's method that runs now: IDLE, STEP, PREDICT or TRAIN
+    "alive",  # monotonic time of the last sign of life: a call began or ended, mail was read
     "mail",  # messages the agent has sent to this worker; a worker in a hot loop looks here
     "end",  # not 0 once the agent has told this worker to end
 )
 _ROW = len(COLUMNS) * 8
 _INDEX = {name: index for index, name in enumerate(COLUMNS)}
+_COUNTED = slice(_INDEX["rounds"], _INDEX["rejected"] + 1)
+_CALL, _ALIVE = _INDEX["call"], _INDEX["alive"]
+
+IDLE, STEP, PREDICT, TRAIN = 0, 1, 2, 3
+CALLS: Final = {STEP: "step", PREDICT: "predict", TRAIN: "train"}
+"""What a worker may be busy with, by the number in its column "call"."""
 
 
 class Board:
@@ -60,7 +70,8 @@ class Meter:
 
     def reset(self) -> None:
         """Forget work that a worker of this row never finished."""
-        self._row[1] = 0.0
+        self._row[1] = self._row[_CALL] = 0.0
+        self._row[_ALIVE] = time.monotonic()
 
     def add(self, column: str, amount: float = 1.0) -> None:
         """Count."""
@@ -73,24 +84,44 @@ class Meter:
 
     def reading(self, now: float) -> dict[str, float]:
         """Return all that is counted here, as of now, for who cannot look at this board."""
-        counted = dict(zip(COLUMNS[2:7], self._row[2:7].tolist(), strict=True))
+        counted = dict(zip(COLUMNS[_COUNTED], self._row[_COUNTED].tolist(), strict=True))
         return {"busy": self.busy_until(now), **counted}
 
-    def begin(self) -> float:
-        """Note that work begins; return the time."""
+    def begin(self, call: int = IDLE) -> float:
+        """Note that work begins, and what it is; return the time."""
+        row = self._row
         now = time.monotonic()
-        self._row[1] = now
+        row[1] = row[_ALIVE] = now
+        row[_CALL] = call
         return now
 
     def end(self) -> None:
         """Note that work has ended."""
-        self._row[0] += time.monotonic() - self._row[1]
-        self._row[1] = 0.0
+        row = self._row
+        now = time.monotonic()
+        row[0] += now - row[1]
+        row[1] = row[_CALL] = 0.0
+        row[_ALIVE] = now
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        self._row[_ALIVE] = time.monotonic()
 
     @contextmanager
-    def working(self) -> Iterator[None]:
+    def calling(self, call: int) -> Iterator[None]:
+        """Note what runs inside, without counting it as work."""
+        self._row[_CALL] = call
+        self.beat()
+        try:
+            yield
+        finally:
+            self._row[_CALL] = IDLE
+            self.beat()
+
+    @contextmanager
+    def working(self, call: int = IDLE) -> Iterator[None]:
         """Count the time inside as work."""
-        self.begin()
+        self.begin(call)
         try:
             yield
         finally:

@@ -24,6 +24,7 @@ from pal.records import (
     Batch,
     Feedback,
     Feedbacks,
+    Refusal,
     Sample,
     signature,
     unnamed,
@@ -40,7 +41,7 @@ _MANY: Final = 48
 """Walkers of a host from which on looking at all of them as arrays is faster than one by one."""
 
 ABSENT, ALIVE, ENDED = 0, 1, 2
-OK, REJECTED = 0, 1
+OK = 0
 
 _HEADER = {
     "state": "i8",  # ABSENT, ALIVE or ENDED
@@ -48,7 +49,7 @@ _HEADER = {
     "answered": "i8",
     "sample_key": "i8",
     "feedback_key": "i8",
-    "verdict": "i8",  # OK, or REJECTED: no prediction for this sample; start again
+    "verdict": "i8",  # OK, or a Refusal: no feedback for this sample; start again
     "version": "i8",
     "trusted": "i8",
     "uncertainty": "f8",
@@ -254,14 +255,14 @@ class HostSlots:
 
     def receive(
         self, among: Sequence[int] | None = None
-    ) -> Sequence[tuple[Sequence[int], Sequence[Feedback] | None]]:
+    ) -> Sequence[tuple[Sequence[int], Sequence[Feedback] | Refusal]]:
         """Return (rows, feedback) for the walkers whose answers are there.
 
         A host moves its walkers at once, so those that have an answer and have sent nothing
         since are all that live. Who sends later names those that wait: `among`.
 
         Those whose feedback has one layout and version come together, as `Feedbacks` unless it
-        is one walker alone. The feedback is their own copy, or None where samples were rejected.
+        is one walker alone. The feedback is their own copy; rejected samples have none.
         """
         if among is None and len(self._living) > _MANY:
             alike = self._sort_many()
@@ -274,7 +275,12 @@ class HostSlots:
                 return ((rows, (reader.one(row, self._scalars),)),)
             alike = self._sort(rows)
         return [
-            (some, self._reader(some[0]).several(some, self._lines) if kind[0] == OK else None)
+            (
+                some,
+                self._reader(some[0]).several(some, self._lines)
+                if kind[0] == OK
+                else Refusal(kind[0]),
+            )
             for kind, some in alike.items()
         ]
 
@@ -374,9 +380,9 @@ class ExchangeSlots:
         header["verdict"][who] = OK
         header["answered"][who] = self._taken[who]
 
-    def reject(self, who: NDArray[np.intp]) -> None:
+    def reject(self, who: NDArray[np.intp], why: Refusal) -> None:
         """Tell these walkers that their samples get no feedback. The caller rings the hosts."""
-        self._header["verdict"][who] = REJECTED
+        self._header["verdict"][who] = why
         self._header["answered"][who] = self._taken[who]
 
     def _write(self, who: NDArray[np.intp], mean: Batch, deviation: Batch) -> None:

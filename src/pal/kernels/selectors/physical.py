@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from ase.data import covalent_radii
-from ase.geometry import get_distances
 from numpy.typing import NDArray
 
 from pal.errors import ContractError
+from pal.kernels.selectors.parts.contacts import contact
 from pal.kernels.selectors.parts.filters import everything, narrowed, ranked
-from pal.records import Array, Batch, Prediction, Ranking, Sample, Selection, named
+from pal.records import Array, Batch, Prediction, Ranking, Selection, named
 
 
 class Physical:
@@ -82,31 +81,12 @@ class Physical:
         """Return which samples (n,) have no overlapping atoms and no force too large."""
         return np.array(
             [
-                self._apart(sample) and self._bounded(named(mean))
+                contact(sample, self._min_distance) is None and self._bounded(named(mean))
                 for sample, mean in zip(samples, prediction.mean, strict=True)
             ],
             dtype=bool,
         )
 
-    def _apart(self, sample: Sample) -> bool:
-        if not (isinstance(sample, Mapping) and {"positions", "numbers"} <= sample.keys()):
-            return True
-        first, second = np.triu_indices(len(sample["numbers"]), 1)
-        if not len(first):
-            return True
-        radii = covalent_radii[np.asarray(sample["numbers"])]
-        distances = _distances(sample)[first, second]
-        return bool((distances >= self._min_distance * (radii[first] + radii[second])).all())
-
     def _bounded(self, mean: Mapping[str, Array]) -> bool:
         fields = [mean[name] for name in ("forces", "state_forces") if name in mean]
         return all(np.abs(field).max(initial=0.0) <= self._max_force for field in fields)
-
-
-def _distances(sample: Mapping[str, Array]) -> Array:
-    """Return distances (a, a) in Å, to the nearest image where the cell is periodic."""
-    positions = np.asarray(sample["positions"], dtype=float)
-    if np.any(sample.get("pbc", False)):
-        return np.asarray(get_distances(positions, cell=sample["cell"], pbc=sample["pbc"])[1])
-    vectors = positions[:, None] - positions
-    return np.asarray(np.sqrt(np.einsum("abx,abx->ab", vectors, vectors)))

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from pal.building import KernelSpec
 from pal.errors import Failure
 from pal.records import Label, Sample
+from pal.runtime.labels import ANY, Sanity
 
 Verdict: TypeAlias = Literal["labelled", "refused", "down", "unbuilt"]
 
@@ -29,6 +30,7 @@ class Terms:
     count: int
     threads: int
     deadline: float | None
+    sanity: Sanity = ANY
 
 
 @dataclass(frozen=True, slots=True)

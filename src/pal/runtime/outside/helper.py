@@ -94,7 +94,7 @@ def _label(oracle: Oracle, errand: Errand, base: Path) -> Answer:
     host, started = socket.gethostname(), time.monotonic()
     scratch = base / "scratch" / f"{errand.identity}-{errand.attempt}"
     try:
-        label = calculate(oracle, errand.sample, scratch)
+        label = calculate(oracle, errand.sample, scratch, errand.terms.sanity)
     except Exception as error:
         failure = described("oracle", errand.oracle, error, sample=errand.identity)
         return Answer("refused", host, time.monotonic() - started, failure=failure)

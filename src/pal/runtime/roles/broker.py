@@ -71,6 +71,7 @@ class Broker:
             job.extra["count"],
             job.extra["threads"],
             job.extra["deadline"],
+            job.extra["sanity"],
         )
         self._out: dict[int, Out] = {}
         self._done: deque[Out] = deque()

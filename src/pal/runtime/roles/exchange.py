@@ -12,10 +12,12 @@ import numpy as np
 from pal.building import build_committee
 from pal.errors import Failure
 from pal.exchange.loop import Exchange, Predicts
-from pal.exchange.walkers import LocalWalkers, SharedWalkers, Walkers
-from pal.records import Array, Batch, Sample
-from pal.roles import Committee, LearningSelector, Selector
+from pal.exchange.screening import Screen, Screening
+from pal.exchange.walkers import LocalWalkers, Outbox, SharedWalkers, Walkers
+from pal.records import Array, Batch, Feedback, Refusal, Sample, Weights
+from pal.roles import LearningSelector, Selector
 from pal.runtime.messages import (
+    Distrusted,
     Failed,
     Grant,
     Installed,
@@ -28,9 +30,11 @@ from pal.runtime.messages import (
     Shutdown,
 )
 from pal.runtime.pool import Pool
+from pal.runtime.reserve import Reserve
 from pal.runtime.roles.generator import WalkerSource
 from pal.runtime.roles.predictor import EndedError, RemoteCommittee
 from pal.runtime.worker import Desktop
+from pal.transport.board import STEP, Meter
 from pal.transport.slots import ExchangeSlots
 
 _NOBODY = (np.empty(0, np.intp), None)
@@ -61,6 +65,28 @@ class ManagerDesk:
         """Send a failure to the agent."""
         self._channel.send(Failed(failure))
 
+    def distrust(self, member: int, version: int, good: Weights | None = None) -> None:
+        """Tell the agent of weights that give nothing but NaN, and of better ones."""
+        self._channel.send(Distrusted(member, version, good))
+
+
+class Timed:
+    """A pool whose steps show on the board: the watch tells them from predictions."""
+
+    def __init__(self, pool: Pool, meter: Meter) -> None:
+        self._pool = pool
+        self._meter = meter
+
+    def step(self, rows: Sequence[int], feedback: Sequence[Feedback] | None, out: Outbox) -> None:
+        """Move walkers."""
+        with self._meter.calling(STEP):
+            self._pool.step(rows, feedback, out)
+
+    def recover(self, rows: Sequence[int], out: Outbox, why: Refusal) -> None:
+        """Take walkers back."""
+        with self._meter.calling(STEP):
+            self._pool.recover(rows, out, why)
+
 
 class ExchangeDesk:
     """Builds one shard's exchange, runs it and serves the agent between rounds."""
@@ -71,7 +97,7 @@ class ExchangeDesk:
         self._bell = desk.bells[0]
         self._exploring = False
         self._manager = ManagerDesk(desk)
-        self._local: Committee | None = None
+        self._local: Reserve | None = None
         self._pool: Pool | None = None
         self._save_at = time.monotonic() + job.save_interval
         selector: Selector = job.kernels["selector"].build(
@@ -93,7 +119,15 @@ class ExchangeDesk:
             desk.meter,
             serial=job.serial,
             numbers=np.array(job.rows, np.intp),
+            screening=self._build_screening(),
         )
+
+    def _build_screening(self) -> Screening | None:
+        spec = self._desk.job.kernels.get("screen")
+        if spec is None:
+            return None
+        screen: Screen = spec.build(self._desk.context("screen", self._desk.job.index, 1))
+        return Screening(screen, self._desk.meter, self._manager.report)
 
     def _build_committee(self) -> Predicts:
         job = self._desk.job
@@ -101,15 +135,17 @@ class ExchangeDesk:
             hosts = 1 + max(job.host_of, default=-1)
             return RemoteCommittee(self._desk, job.seats, self._desk.bells[1 + hosts :])
         contexts = [self._desk.context("model", m, job.member_count) for m in job.members]
-        self._local = build_committee(job.kernels["model"], contexts, job.training)
+        committee = build_committee(job.kernels["model"], contexts, job.training)
+        self._local = Reserve(committee, job.members, self._manager.distrust)
         return self._local
 
     def _build_walkers(self) -> Walkers:
         desk, job = self._desk, self._desk.job
         if job.walkers:
             source = WalkerSource(desk)
-            self._pool = Pool(job.walkers, source, source, job.restarts)
-            return LocalWalkers(self._pool, len(job.walkers))
+            self._pool = Pool(job.walkers, source, source, job.restarts, source.beat)
+            watched = Timed(self._pool, desk.meter) if source.beat else self._pool
+            return LocalWalkers(watched, len(job.walkers))
         assert desk.slots is not None
         hosts = 1 + max(job.host_of)
         return SharedWalkers(ExchangeSlots(desk.slots), job.host_of, desk.bells[1 : 1 + hosts])
@@ -122,8 +158,9 @@ class ExchangeDesk:
         self._save()
 
     def _serve(self) -> None:
-        exchange = self._exchange
+        exchange, meter = self._exchange, self._desk.meter
         while True:
+            meter.beat()
             if self._desk.has_mail() and not self._read_mail():
                 return
             self._push()
@@ -185,10 +222,10 @@ class ExchangeDesk:
 
     def _install(self, new: NewWeights) -> None:
         if self._local is not None:
-            for member, weights in new.members.items():
-                self._local.set_weights(member, weights)
-        self._exchange.version = new.version
-        self._exchange.benched = frozenset()
+            self._local.install(new)
+            self._exchange.install(new.version, new.members)
+        else:  # a predictor has them, and says nothing of members
+            self._exchange.install(new.version, range(self._desk.job.member_count))
         self._desk.channel.send(Installed(new.version))
 
     def _rank(self, message: RankSamples) -> None:

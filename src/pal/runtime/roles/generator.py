@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from pal.errors import Failure
 from pal.ledger.directory import RunDirectory
-from pal.records import Batch, Sample
+from pal.records import Batch, Refusal, Sample
 from pal.roles import Generator
 from pal.runtime.messages import Failed, Shutdown, StopAsked
 from pal.runtime.pool import Pool
 from pal.runtime.worker import Desktop
+from pal.transport.board import STEP
 from pal.transport.slots import HostSlots
 
 _RING_AFTER = 2e-4
@@ -50,6 +51,11 @@ class WalkerSource:
         # Later than all there was, also where the clock was set back.
         self._saved_at = max(time.time(), self._saved_at + 1e-3)
         self._desk.save(f"{job.role}-walkers", job.index, (self._saved_at, dict(states)))
+
+    @property
+    def beat(self) -> Callable[[], None] | None:
+        """What to call after each walker's step, where steps have a deadline."""
+        return self._desk.meter.beat if "step" in self._desk.job.deadlines else None
 
     def failure(self, walker: int, error: BaseException) -> Failure:
         """Describe an exception of a walker."""
@@ -90,7 +96,7 @@ class Host:
         self._own, self._exchange = desk.bells[0], desk.bells[1]
         walkers = desk.job.walkers
         source = WalkerSource(desk)
-        self._pool = Pool(walkers, source, source, desk.job.restarts)
+        self._pool = Pool(walkers, source, source, desk.job.restarts, source.beat)
         self._slots = HostSlots(desk.slots, desk.first, len(walkers))
         self._rung = time.monotonic()
         self._news = False
@@ -100,11 +106,12 @@ class Host:
         """Move walkers as answers come, until told to shut down."""
         desk = self._desk
         desk.ready()
-        with desk.meter.working():
+        with desk.meter.working(STEP):
             self._pool.step(range(len(desk.job.walkers)), None, self)
         self._exchange.ring()
         while True:
             self._own.wait()
+            desk.meter.beat()
             if desk.has_mail() and self._shutdown():
                 self._pool.save()
                 return
@@ -113,11 +120,11 @@ class Host:
     def _move_answered(self) -> None:
         """Move every walker whose answer is there."""
         pool = self._pool
-        self._rung = self._desk.meter.begin()
+        self._rung = self._desk.meter.begin(STEP)
         self._news = False
         for rows, feedback in self._slots.receive():
-            if feedback is None:
-                pool.recover(rows, self)
+            if isinstance(feedback, Refusal):
+                pool.recover(rows, self, feedback)
             else:
                 pool.step(rows, feedback, self)
         self._desk.meter.end()

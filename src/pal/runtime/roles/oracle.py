@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pal.roles import Oracle
 from pal.runtime import memory
-from pal.runtime.labels import calculate
+from pal.runtime.labels import ANY, calculate
 from pal.runtime.messages import LabelDone, LabelRefused, LabelTask, Shutdown
 from pal.runtime.worker import Desktop
 
@@ -57,7 +57,9 @@ class OracleDesk:
         scratch = desk.job.directory / "scratch" / f"{task.identity}-{task.attempt}"
         started = desk.meter.begin()
         try:
-            label = calculate(self._oracle, task.sample, scratch)
+            label = calculate(
+                self._oracle, task.sample, scratch, desk.job.extra.get("sanity", ANY)
+            )
         except Exception as error:
             failure = desk.failure("oracle", task.oracle, error, sample=task.identity)
             if isinstance(error, MemoryError) and self._limit is not None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pal.building import build_committee
-from pal.records import Batch, Sample, as_members, named
-from pal.runtime.messages import Installed, NewWeights, Shutdown
+from pal.errors import Failure
+from pal.records import Batch, Sample, Weights, named
+from pal.runtime.messages import Distrusted, Failed, Installed, NewWeights, Shutdown
+from pal.runtime.reserve import Reserve, steady
 from pal.runtime.worker import Desktop
+from pal.transport.board import PREDICT
 from pal.transport.doorbell import Doorbell
 
 
@@ -50,6 +54,16 @@ class RemoteCommittee:
                     answers[member][index] = batch[row]
         return answers
 
+    def approve(self, members: Iterable[int]) -> None:
+        """Predictors see for themselves which weights are good."""
+
+    def mend(self, members: Iterable[int]) -> Mapping[int, str]:
+        """Predictors have done what they can."""
+        return {}
+
+    def revert(self, members: Iterable[int]) -> None:
+        """Predictors have done so."""
+
     def _ask(self, group: Batch) -> list[Batch]:
         for post, bell in zip(self._posts, self._bells, strict=True):
             post.requests.put(group.columns)
@@ -58,6 +72,7 @@ class RemoteCommittee:
         for post, seat in zip(self._posts, self._seats, strict=True):
             while not post.answered:
                 self._own.wait()
+                self._desk.meter.beat()
                 if self._desk.told_to_end:
                     raise EndedError
             reply = named(post.replies.get())
@@ -73,7 +88,8 @@ class PredictorDesk:
         job = desk.job
         self._desk = desk
         contexts = [desk.context("model", member, job.member_count) for member in job.members]
-        self._committee = build_committee(job.kernels["model"], contexts, job.training)
+        committee = build_committee(job.kernels["model"], contexts, job.training)
+        self._reserve = Reserve(committee, job.members, self._distrust)
         self._post = desk.posts[0]
 
     def run(self) -> None:
@@ -81,6 +97,7 @@ class PredictorDesk:
         desk = self._desk
         desk.ready()
         while True:
+            desk.meter.beat()
             if desk.has_mail() and not self._read_mail():
                 return
             if self._post.requests.full:
@@ -92,16 +109,20 @@ class PredictorDesk:
     def _answer(self, request: Sample) -> None:
         batch = Batch.stacked(named(request))
         job = self._desk.job
-        with self._desk.meter.working():
-            result = self._committee.predict(batch)
-            members = as_members(
-                result, len(job.members), len(batch), f"the model in predictor {job.index}"
-            )
+        with self._desk.meter.working(PREDICT):
+            source = f"the model in predictor {job.index}"
+            members = steady(self._reserve, job.members, batch, source, self._report)
         self._desk.meter.add("rounds")
         # The place is freed only when the reply is there: were the predictor to die in between,
         # nobody would answer.
         self._post.replies.put(joined(members), self._post.requests.read)
         self._post.requests.take()
+
+    def _distrust(self, member: int, version: int, good: Weights) -> None:
+        self._desk.channel.send(Distrusted(member, version, good))
+
+    def _report(self, failure: Failure) -> None:
+        self._desk.channel.send(Failed(replace(failure, host=self._desk.job.where)))
 
     def _read_mail(self) -> bool:
         channel = self._desk.channel
@@ -109,8 +130,7 @@ class PredictorDesk:
             if isinstance(message, Shutdown):
                 return False
             if isinstance(message, NewWeights):
-                for member, weights in message.members.items():
-                    self._committee.set_weights(self._desk.job.members.index(member), weights)
+                self._reserve.install(message)
                 channel.send(Installed(message.version))
         return True
 

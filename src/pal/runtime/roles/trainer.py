@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from pal.roles import Committee
 from pal.runtime.messages import (
     EndRound,
     Epoch,
+    Failed,
     Lesson,
     NewWeights,
     RoundDone,
@@ -23,6 +26,7 @@ from pal.runtime.messages import (
 )
 from pal.runtime.weights import fetch, newest
 from pal.runtime.worker import Desktop
+from pal.transport.board import TRAIN
 
 
 def resampled(data: Sequence[LabelledSample], member: int, seed: int) -> Dataset:
@@ -49,6 +53,10 @@ class TrainerDesk:
         self._epochs = 0
         self._sent = -1
         self._training: Iterator[Sequence[Metrics]] | None = None
+        self._good: list[Weights] = []
+        """The last weights known to be finite; a copy, as training may work in place."""
+        self._diverged = False
+        """Whether this round has begun anew from them."""
         self._save_at = time.monotonic() + desk.job.save_interval
         self._restore()
 
@@ -85,8 +93,10 @@ class TrainerDesk:
             if self._training is None:
                 channel.wait()
             while (message := channel.receive()) is not None:
+                self._desk.meter.beat()
                 if isinstance(message, Shutdown):
-                    self._save()
+                    with suppress(NotFiniteError):  # the state saved before is a good one
+                        self._save()
                     return
                 self._hear(message)
             if self._training is not None:
@@ -97,6 +107,8 @@ class TrainerDesk:
             self._learn(message)
         elif isinstance(message, EndRound):
             self._end_round()
+        elif isinstance(message, NewWeights):
+            self._take_back(message)
 
     def _learn(self, lesson: Lesson) -> None:
         """Take new data in and begin a round with them."""
@@ -106,8 +118,13 @@ class TrainerDesk:
         for identity in lesson.remove:
             self._data.pop(identity, None)
         self._round = lesson.round
+        self._diverged = False
         if lesson.fresh:
             self._committee = self._build(generation=lesson.round)
+        self._keep(self._weights())
+        self._train()
+
+    def _train(self) -> None:
         data = [self._data[identity] for identity in sorted(self._data)]
         job = self._desk.job
         datasets: list[Dataset] = [
@@ -119,7 +136,7 @@ class TrainerDesk:
         """Train one epoch; pass on metrics and, every so often, weights."""
         assert self._training is not None
         meter = self._desk.meter
-        meter.begin()
+        meter.begin(TRAIN)
         try:
             metrics = next(self._training, None)
         finally:
@@ -127,27 +144,82 @@ class TrainerDesk:
         if metrics is None:
             self._end_round()
             return
+        ill = [place for place, each in enumerate(metrics) if not _sound(each)]
+        if ill:
+            member, loss = self._desk.job.members[ill[0]], metrics[ill[0]]["loss"]
+            self._begin_anew(
+                NotFiniteError(f"the loss of member {member} is {loss} after epoch {self._epochs}")
+            )
+            return
         self._epochs += 1
         meter.add("rounds")
         self._desk.channel.send(Epoch(tuple(metrics)))
         if any(value.get("stop") for value in metrics):
             self._desk.channel.send(StopAsked(f"trainer {self._desk.job.index} asked to stop"))
-        if self._epochs % self._desk.job.weights_every == 0:
-            self._send_weights()
-        if time.monotonic() > self._save_at:
-            self._save()
+        try:
+            if self._epochs % self._desk.job.weights_every == 0:
+                self._send_weights()
+            if time.monotonic() > self._save_at:
+                self._save()
+        except NotFiniteError as error:
+            self._begin_anew(error)
 
     def _end_round(self) -> None:
         self._close()
-        self._send_weights()
+        try:
+            self._send_weights()
+        except NotFiniteError as error:
+            self._begin_anew(error)
+            return
         self._desk.channel.send(RoundDone(self._round))
         self._save()
+
+    def _take_back(self, earlier: NewWeights) -> None:
+        """Go back to weights that came before some by which nothing can be predicted."""
+        self._keep(self._weights() | dict(earlier.members))
+        under_way = self._training is not None
+        self._close()
+        self._rebuild()
+        self._save()  # else a restart would take the bad ones up again
+        if under_way:
+            self._train()
+
+    def _rebuild(self) -> None:
+        """Build the committee anew: what its optimiser remembers is spoilt with its weights."""
+        self._committee = self._build(generation=self._round)
+        for place, weights in enumerate(self._good):
+            self._committee.set_weights(place, weights)
+
+    def _begin_anew(self, error: NotFiniteError) -> None:
+        """Go back to the last good weights, and train from them, once in each round.
+
+        If they diverge again, they stay as they were until there are new labels.
+        """
+        self._close()
+        self._rebuild()
+        job = self._desk.job
+        outcome = "it waits for new labels" if self._diverged else "it trains from them again"
+        text = f"{error}; trainer {job.index} goes back to its last good weights, and {outcome}"
+        failure = self._desk.failure("training", job.index, NotFiniteError(text))
+        self._desk.channel.send(Failed(replace(failure, traceback="")))
+        if self._diverged:
+            self._end_round()
+        else:
+            self._diverged = True
+            self._train()
 
     def _close(self) -> None:
         close = getattr(self._training, "close", None)
         if close is not None:
             close()
         self._training = None
+
+    def _keep(self, weights: Mapping[int, Weights]) -> None:
+        """Remember weights that are good."""
+        self._good = [
+            {name: np.array(array) for name, array in weights[member].items()}
+            for member in self._desk.job.members
+        ]
 
     def _weights(self) -> dict[int, Weights]:
         weights = self._committee.get_weights()
@@ -164,8 +236,10 @@ class TrainerDesk:
         """Send weights, and wait until they are taken: none pile up, and none come late."""
         if self._sent == self._epochs:
             return
+        weights = self._weights()
+        self._keep(weights)
         self._sent = self._epochs
-        self._desk.channel.send(NewWeights(self._weights(), epochs=self._epochs))
+        self._desk.channel.send(NewWeights(weights, epochs=self._epochs))
         self._desk.channel.flush()
 
     def _save(self) -> None:
@@ -182,6 +256,11 @@ class TrainerDesk:
             },
         )
         self._save_at = time.monotonic() + self._desk.job.save_interval
+
+
+def _sound(metrics: Metrics) -> bool:
+    """Whether a member's loss, if it tells one, is finite."""
+    return bool(np.isfinite(metrics.get("loss", 0.0)))
 
 
 def run(desk: Desktop) -> None:
