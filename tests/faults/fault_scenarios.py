@@ -364,7 +364,7 @@ def full_disk_for_long(folder: Path, chance: random.Random) -> Iterator[Outcome]
         assert here.process is not None
         code = here.process.wait(30)
         count = here.acknowledge()
-        seen = here.seen(place, "^error")
+        seen = here.seen(place, "^error: the")
         ballast.unlink()
         at = here.start()
         eventually(lambda: here.labels() > count, "a label")
@@ -418,7 +418,7 @@ def _ended(here: World, labels: int = 30) -> int:
     here.start()
     here.await_labels(labels)
     eventually(lambda: len(list((here.run / "models").glob("v??????"))) > 1, "weights on the disk")
-    time.sleep(0.5)  # until the copy and the states are not the first ones
+    eventually(lambda: here.copied() > labels, "a copy of the ledger that is not the first")
     assert here.process is not None
     os.killpg(here.process.pid, signal.SIGKILL)
     here.process.wait()

@@ -159,8 +159,15 @@ class World:
 
     def labels(self) -> int:
         """How many labels are on the disk."""
+        return self._count("ledger.sqlite")
+
+    def copied(self) -> int:
+        """How many labels the copy of the ledger has."""
+        return self._count("ledger.backup.sqlite")
+
+    def _count(self, name: str) -> int:
         try:
-            db = sqlite3.connect(f"file:{self.run / 'ledger.sqlite'}?mode=rw", uri=True)
+            db = sqlite3.connect(f"file:{self.run / name}?mode=rw", uri=True)
             try:
                 return int(db.execute("SELECT count(*) FROM labels").fetchone()[0])
             finally:

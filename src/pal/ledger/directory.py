@@ -26,6 +26,9 @@ DAMAGED: Final = "ledger.damaged-"
 MUSTER: Final = ".muster-"
 """Where the name of a file begins by which the agents of several nodes find the directory."""
 
+_UNFINISHED: Final = ".*.[0-9]*-[0-9]*.tmp"
+"""A file that `write_atomically` has begun: its name, process and thread."""
+
 _WRITTEN: Final = (
     f"{LEDGER}*",
     f"{BACKUP}*",
@@ -40,7 +43,7 @@ _WRITTEN: Final = (
     "dataset.*",
     "summary.json",
     "status.json",
-    ".*.[0-9]*-[0-9]*.tmp",
+    _UNFINISHED,
     f"{MUSTER}*",
 )
 """All that PAL writes into a run directory, besides the lock."""
@@ -185,6 +188,13 @@ class RunDirectory:
             else:
                 path.unlink()
 
+    def sweep(self) -> None:
+        """Delete files that a process which was killed has begun."""
+        for folder in (self.path, self.states, self.models):
+            for path in folder.glob(_UNFINISHED):
+                if not _lives(int(path.name.split(".")[-2].split("-")[0])):
+                    path.unlink(missing_ok=True)
+
     def save_state(self, role: str, index: int, state: Any) -> None:
         """Keep the state of a kernel, anything that can be pickled, and the one before it.
 
@@ -306,6 +316,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise _refused(path, error) from error
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -30,7 +31,8 @@ class Recovery:
     `labels`: how many it has now; `of`: how many there were. `lost`: labelled, but the label or
     what was labelled could not be read; those of `again` are queued to be labelled again.
     `dropped`: waited for a label, and cannot be read. `copied`: how many labels the copy had.
-    `aside`: the damaged file; None if the ledger was whole, and nothing was done.
+    `aside`: the damaged file; None if the ledger was whole, and nothing was done. `certain`:
+    whether there were no more labels than `of`, of which nothing can be read any more.
     """
 
     labels: int
@@ -40,6 +42,7 @@ class Recovery:
     again: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
     aside: Path | None = None
+    certain: bool = True
 
     def lines(self) -> list[str]:
         """Say it to people."""
@@ -48,7 +51,13 @@ class Recovery:
         copy = "there was no copy of it"
         if self.copied is not None:
             copy = f"its copy had {self.copied:,}"
-        lines = [f"{self.labels:,} of {self.of:,} labels saved ({copy})"]
+        least = "" if self.certain else "at least "
+        lines = [f"{self.labels:,} of {least}{self.of:,} labels saved ({copy})"]
+        if not self.certain:
+            lines.append(
+                "how many there were can no longer be read: labels that came after the copy was "
+                "renewed for the last time are missing"
+            )
         for number in self.lost:
             then = "is queued again" if number in self.again else "cannot be read itself"
             lines.append(f"sample {number}: its label could not be read; the sample {then}")
@@ -132,13 +141,15 @@ def _set_aside(directory: Path) -> Path:
 
 def _fill(db: sqlite3.Connection, backup: Path, aside: Path) -> Recovery:
     """Write what both files have; what the damaged one has is newer."""
-    copied, counted = None, 0
+    copied, counted, certain = None, _last_told(backup.parent), False
     most: dict[str, int] = {}
     for file in (backup, aside):
         with salvage.opened(file) as source:
             if source is None:
                 continue
-            counted = max(counted, salvage.count_of_labels(source))
+            count = salvage.count_of_labels(source)
+            counted = max(counted, count or 0)
+            certain = file == aside and count is not None
             for table in tables(db).values():
                 most[table.name] = max(most.get(table.name, 0), most.get("samples", 0))
                 _take(db, source, table, most)
@@ -152,7 +163,15 @@ def _fill(db: sqlite3.Connection, backup: Path, aside: Path) -> Recovery:
             f"nothing could be read of {aside}, and there is no copy {backup.name}; put back a "
             "copy of your own as ledger.sqlite, or begin afresh with `pal run --fresh`"
         )
-    return _settle(db, counted, copied, aside)
+    return _settle(db, counted, certain, copied, aside)
+
+
+def _last_told(directory: Path) -> int:
+    """How many labels there were, as the campaign told whoever looked on."""
+    try:
+        return int(json.loads((directory / "status.json").read_text())["labelled"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
 
 
 def _take(
@@ -174,7 +193,9 @@ def _take_meta(db: sqlite3.Connection, source: sqlite3.Connection) -> None:
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
 
-def _settle(db: sqlite3.Connection, counted: int, copied: int | None, aside: Path) -> Recovery:
+def _settle(
+    db: sqlite3.Connection, counted: int, certain: bool, copied: int | None, aside: Path
+) -> Recovery:
     """Make rows of different tables agree with each other, and tell what is missing."""
     db.execute(
         f"INSERT INTO samples (id, state, attempts, walker, version, uncertainty, created)"
@@ -200,6 +221,7 @@ def _settle(db: sqlite3.Connection, counted: int, copied: int | None, aside: Pat
         tuple(sorted(lost & readable)),
         tuple(sorted(unreadable - lost)),
         aside,
+        certain,
     )
     db.execute(
         "INSERT INTO notes (time, kind, text) VALUES (?, 'recovery', ?)",

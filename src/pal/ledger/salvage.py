@@ -128,10 +128,10 @@ def _beyond(db: sqlite3.Connection, table: Table, number: int, most: int) -> Row
     return None
 
 
-def count_of_labels(db: sqlite3.Connection) -> int:
-    """Return how many labels a ledger ever had; SQLite counts them. 0 if that cannot be read."""
+def count_of_labels(db: sqlite3.Connection) -> int | None:
+    """Return how many labels a ledger ever had, as SQLite counts them; None if it cannot tell."""
     try:
         found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'labels'").fetchone()
     except sqlite3.Error:
-        return 0
+        return None
     return int(found[0]) if found else 0

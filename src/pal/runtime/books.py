@@ -26,7 +26,7 @@ RETRY = 2.0
 COPY_EVERY = 5.0
 """Seconds between two renewals of the ledger's copy, if something was written meanwhile."""
 _COPY_SHARE = 0.02
-"""The share of the time that renewals may take, at most."""
+"""The share of a core's time that renewals may take, at most."""
 
 
 class Books:
@@ -158,12 +158,12 @@ class Books:
         thread.shutdown(wait=False)
 
     def _copy(self) -> BackedUp:
-        began = time.monotonic()
         try:
             return back_up(self._directory)
         finally:
-            now = time.monotonic()
-            self._copy_at = now + max(self._copy_every, (now - began) / _COPY_SHARE)
+            # All that this thread has ever computed; waits for the disk hold nobody up.
+            pause = max(self._copy_every, time.thread_time() / _COPY_SHARE)
+            self._copy_at = time.monotonic() + pause
 
     def _what_was_wrong_with_the_copy(self) -> str:
         copying, self._copying = self._copying, None

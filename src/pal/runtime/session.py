@@ -120,6 +120,7 @@ class Session:
             )
         )
         clear(self.directory.scratch)  # what a killed session left
+        self.directory.sweep()
         self.cluster.open()
         self.cluster.watch(self._books.fd, self._take_durable)
         self.cluster.watch(self._operator.interrupts.fd, self._operator.take_signals)
