@@ -77,6 +77,10 @@ class LedgerLockedError(LedgerError):
     """Another process is running a campaign in this directory."""
 
 
+class LedgerDamagedError(LedgerError):
+    """The ledger is cut short or corrupted, or something else lies in its place."""
+
+
 class LedgerVersionError(LedgerError):
     """The ledger was written by a PAL with another format."""
 

@@ -168,6 +168,11 @@ class OracleSettings(Kernel):
     deadline: Seconds | None = Field(
         default=None, description="longest time for one label, without its wait for an executor"
     )
+    memory: Bytes | None = Field(
+        default=None,
+        description="most memory of its own that one of a label's processes may take, e.g. "
+        '"4 GiB"; of the workers in the job (Linux)',
+    )
     retries: Count = Field(
         default=1,
         description="more tries after a crash, a deadline or an error; none after LabelFailure",
@@ -313,6 +318,9 @@ class StopSettings(_Section):
     quiet: Seconds | None = Field(default=None, description="no uncertain sample for so long")
     failures: PositiveInt | None = Field(
         default=20, description="failed labels in a row: the oracle is broken"
+    )
+    disk: Seconds = Field(
+        default=600.0, description="time for which the disk may refuse to be written, e.g. full"
     )
     final_training: Seconds = Field(
         default=60.0, description="longest training on the last labels, after the stop"

@@ -25,6 +25,7 @@ from pal.records import Array
 from pal.runtime.campaign import Campaign
 from pal.runtime.happenings import Happening, Note
 from pal.settings import parse
+from pal.testing.faults import processes as processes_of
 
 TOYS = str(Path(__file__).parent)
 
@@ -147,19 +148,6 @@ def check_ledger(directory: Path) -> None:
         assert marked == set(labelled)
         in_flight = ledger.states(State.RUNNING, State.RETURNED)
         assert not in_flight, f"neither waiting nor ended: {in_flight}"
-
-
-def processes_of(directory: Path) -> dict[int, str]:
-    """Living processes that write into the logs of a campaign, with the worker's name."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            log = Path(os.readlink(folder / "fd" / "1"))
-        except OSError:
-            continue
-        if log.is_relative_to(directory / "logs"):
-            found[int(folder.name)] = log.stem
-    return found
 
 
 def worker(directory: Path, name: str) -> int:

@@ -280,9 +280,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_ends_the_campaign_and_leaves_nobody(small_disk: Path) -> None:
+def test_a_disk_that_stays_full_ends_the_campaign_and_leaves_nobody(small_disk: Path) -> None:
     done = attempt(
         small_disk / "run",
+        stop={"disk": 1.0},
         generator={"kernel": "toys:Bulky"},
         model={"kernel": "toys:Mean", "train": False},
         oracle={"kernel": "toys:total"},

@@ -302,7 +302,7 @@ def test_no_ledger_is_said_so(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_bytes(b"not a database at all" * 100)
-    with pytest.raises(LedgerError, match=rf"{LEDGER} cannot be used: file is not a database"):
+    with pytest.raises(LedgerError, match=rf"{LEDGER} is damaged, or no ledger: file is not"):
         Ledger.open(tmp_path)
 
 

@@ -181,6 +181,17 @@ def test_a_state_that_cannot_be_read_is_named(run: RunDirectory) -> None:
         run.load_state("model", 0)
 
 
+def test_what_a_killed_process_has_begun_is_swept(run: RunDirectory) -> None:
+    run.states.mkdir(parents=True)
+    dead = run.states / ".trainer-0.new.4194305-17.tmp"  # no process has such a number
+    alive = run.path / f".dataset.npz.{os.getpid()}-17.tmp"
+    for path in (dead, alive):
+        path.touch()
+    run.sweep()
+    assert not dead.exists()
+    assert alive.exists()
+
+
 def test_files_are_replaced_as_a_whole(tmp_path: Path) -> None:
     file = tmp_path / "status.json"
     write_atomically(file, b"old")

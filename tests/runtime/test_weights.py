@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pal.errors import LedgerError
+from pal.errors import LedgerDiskError, LedgerError
 from pal.runtime.cluster import Station
 from pal.runtime.orders import Job
 from pal.runtime.releases import Releases
-from pal.runtime.weights import facts, fetch, store, stored
+from pal.runtime.weights import facts, fetch, newest, store, stored
 
 WEIGHTS: dict[int, Any] = {
     0: {"layer.0": np.arange(6.0).reshape(2, 3), "scale": np.array(2.0)},
@@ -50,8 +50,37 @@ def test_damaged_or_missing_weights_are_named(tmp_path: Path) -> None:
     store(tmp_path / "v1", WEIGHTS, {"version": 1})
     path = tmp_path / "v1" / "member-3.npz"
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(LedgerError, match=r"member-3\.npz cannot be read"):
+    with pytest.raises(LedgerError, match=r"member-3\.npz .* is damaged or cut short"):
         fetch(tmp_path / "v1")
+
+
+@pytest.mark.parametrize("file", ["member-3.npz", "facts.json"])
+@pytest.mark.parametrize("kept", [0, 10, -30])
+def test_of_weights_cut_short_the_version_before_is_taken(
+    tmp_path: Path, file: str, kept: int
+) -> None:
+    for version in (1, 2):
+        store(tmp_path / f"v00000{version}", WEIGHTS, {"version": version, "labels": 5})
+    path = tmp_path / "v000002" / file
+    path.write_bytes(path.read_bytes()[:kept])
+    found = newest(tmp_path)
+    assert (found.version, found.labels, found.members.keys()) == (1, 5, WEIGHTS.keys())
+    (remark,) = found.remarks
+    assert f"{path}" in remark
+    assert remark.endswith("going on from v000001")
+    again, _ = releases(tmp_path, station("exchange", (0, 3)))
+    again.restore(None)
+    assert again.version == 1
+    again.release({0: WEIGHTS[0]}, 6)
+    assert again.version == 3, "the number of damaged weights is not given again"
+
+
+def test_where_all_weights_are_damaged_the_models_begin_anew(tmp_path: Path) -> None:
+    store(tmp_path / "v000001", WEIGHTS, {"version": 1, "labels": 5})
+    (tmp_path / "v000001" / "facts.json").write_text("[]")
+    found = newest(tmp_path)
+    assert not found.members
+    assert "learn all labels anew" in found.remarks[-1]
 
 
 # Releases --------------------------------------------------------------------------------------
@@ -182,7 +211,7 @@ def test_a_disk_that_refuses_weights_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "models").touch()  # no folder can be made in there
     found.release({0: WEIGHTS[0], 1: WEIGHTS[0]}, 5)
     found.store()
-    with pytest.raises(OSError, match="models"):
+    with pytest.raises(LedgerDiskError, match="models"):
         found.settle()
     found.settle()
 

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from pal.cli import campaign, operator, project, samples
 from pal.cli.check import check
+from pal.cli.recover import recover
 from pal.cli.submit import submit
 from pal.errors import PalError
 from pal.transport.parting import part
@@ -98,6 +99,7 @@ app.command("set", rich_help_panel=CHANGE)(operator.set_)
 app.command(rich_help_panel=CHANGE)(operator.scale)
 app.command(rich_help_panel=CHANGE)(operator.move)
 app.command()(campaign.export)
+app.command()(recover)
 app.command()(project.kernels)
 app.command()(project.convert)
 app.command()(project.schema)

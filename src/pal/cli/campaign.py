@@ -56,6 +56,12 @@ def run(
             min=1, help="Refuse to start unless the launcher has started so many agents."
         ),
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="Go on, even if the earlier labels are of another oracle."
+        ),
+    ] = False,
 ) -> None:
     """Start a campaign, or go on with one where it stood.
 
@@ -65,7 +71,7 @@ def run(
     goes on later. Ctrl-C again stops at once. In a batch job it ends in time before the job
     does, with exit code 75: another job is to go on.
     """
-    code = start(settings, overrides(changes), fresh, as_json, quiet, nodes)
+    code = start(settings, overrides(changes), fresh, as_json, quiet, nodes, accept_changes)
     if code:
         raise typer.Exit(code)
 
@@ -77,6 +83,7 @@ def start(
     as_json: bool = False,
     quiet: bool = False,
     nodes: int | None = None,
+    accept_changes: bool = False,
 ) -> int:
     """Run a campaign from its settings file; return the exit code.
 
@@ -99,7 +106,9 @@ def start(
             return 0
         raise
     settings = found.settings
-    campaign = Campaign.from_settings(settings, fresh=fresh, home=found.home, nodes=nodes)
+    campaign = Campaign.from_settings(
+        settings, fresh=fresh, home=found.home, nodes=nodes, accept_changes=accept_changes
+    )
     view: View
     if as_json:
         view = JsonView(sys.stdout)

@@ -56,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
         several = "*" if name in _LISTS else None
         found.add_argument(SHORT[name], f"--{name}", metavar="VALUE", nargs=several)
     found.add_argument("--fresh", action="store_true", help="delete the earlier campaign first")
+    found.add_argument(
+        "--accept_changes",
+        action="store_true",
+        help="go on, even if the earlier labels are of another oracle",
+    )
     found.add_argument("--quiet", action="store_true", help="show only warnings and the summary")
     return found
 
@@ -89,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given(arguments),
             fresh=arguments.fresh,
             quiet=arguments.quiet,
+            accept_changes=arguments.accept_changes,
         )
     except PalError as error:
         complain(str(error))

@@ -15,6 +15,8 @@ from pal.ledger.ledger import Ledger
 from pal.monitor.text import duration, figure, finite, plural, shown
 from pal.runtime.requests import Request, Requests
 
+_LOOK = 0.5
+"""Seconds for which the ledger is searched for damage."""
 _FAILURES = 5
 """The newest failures that are told; the ledger has them all."""
 
@@ -23,13 +25,14 @@ def standing(directory: RunDirectory) -> dict[str, Any]:
     """Return plain data about a campaign.
 
     Raises:
-        LedgerError: there is none in this directory.
+        LedgerError: there is none in this directory, or its ledger is damaged.
     """
     holder = directory.holder()
     job = _job(directory)
     if job is not None and not directory.ledger.exists():
         return {"name": "", "directory": str(directory.path), "running": False, "job": job}
     with Ledger.open_readonly(directory.path) as ledger:
+        ledger.check(_LOOK)
         metric = ledger.last_metric()
         sessions = ledger.sessions()
         failures = ledger.failures()

@@ -19,11 +19,20 @@ from typing import Any, Final, Self
 from pal.errors import LedgerDiskError, LedgerError, LedgerForeignError, LedgerLockedError
 
 LEDGER: Final = "ledger.sqlite"
+BACKUP: Final = "ledger.backup.sqlite"
+"""The copy of what the ledger holds; never more than some minutes old."""
+DAMAGED: Final = "ledger.damaged-"
+"""Where the name of a ledger begins that was damaged, and from which another one was made."""
 MUSTER: Final = ".muster-"
 """Where the name of a file begins by which the agents of several nodes find the directory."""
 
+_UNFINISHED: Final = ".*.[0-9]*-[0-9]*.tmp"
+"""A file that `write_atomically` has begun: its name, process and thread."""
+
 _WRITTEN: Final = (
     f"{LEDGER}*",
+    f"{BACKUP}*",
+    f"{DAMAGED}*",
     "logs",
     "states",
     "models",
@@ -34,7 +43,7 @@ _WRITTEN: Final = (
     "dataset.*",
     "summary.json",
     "status.json",
-    ".*.[0-9]*-[0-9]*.tmp",
+    _UNFINISHED,
     f"{MUSTER}*",
 )
 """All that PAL writes into a run directory, besides the lock."""
@@ -179,6 +188,13 @@ class RunDirectory:
             else:
                 path.unlink()
 
+    def sweep(self) -> None:
+        """Delete files that a process which was killed has begun."""
+        for folder in (self.path, self.states, self.models):
+            for path in folder.glob(_UNFINISHED):
+                if not _lives(int(path.name.split(".")[-2].split("-")[0])):
+                    path.unlink(missing_ok=True)
+
     def save_state(self, role: str, index: int, state: Any) -> None:
         """Keep the state of a kernel, anything that can be pickled, and the one before it.
 
@@ -187,13 +203,19 @@ class RunDirectory:
         """
         data = pickle.dumps(state, protocol=pickle.HIGHEST_PROTOCOL)
         path, before = self._state_files(role, index)
-        self.states.mkdir(exist_ok=True)
+        try:
+            self.states.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _refused(self.states, error) from error
         fresh = path.with_suffix(".new")
         write_atomically(fresh, _MAGIC + _digest(data) + data)
         # A crash between the two renames leaves the state before, which `load_state` then takes.
-        if path.exists():
-            path.replace(before)
-        fresh.replace(path)
+        try:
+            if path.exists():
+                path.replace(before)
+            fresh.replace(path)
+        except OSError as error:
+            raise _refused(path, error) from error
 
     def load_state(self, role: str, index: int) -> Any | None:
         """Return what `save_state` kept; None if nothing was.
@@ -216,9 +238,7 @@ class RunDirectory:
                 warnings.warn(f"{problem}; going on from {path.name}", stacklevel=2)
             return state
         if problems:
-            raise LedgerError(
-                f"{'; '.join(problems)}; delete these files to let {role} {index} start anew"
-            )
+            raise LedgerError(f"{'; '.join(problems)}; {role} {index} can only start anew")
         return None
 
     def _state_files(self, role: str, index: int) -> tuple[Path, Path]:
@@ -226,7 +246,7 @@ class RunDirectory:
         return self.states / name, self.states / f"{name}.1"
 
     def _refuse_foreign(self) -> None:
-        if self.ledger.exists():
+        if self.ledger.exists() or (self.path / BACKUP).exists():
             return
         # A run that was killed before it had a ledger leaves its lock and empty folders.
         others = [
@@ -292,13 +312,23 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise _refused(path, error) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def sync_folder(folder: Path) -> None:
     """Put a rename on the disk: the name lives in the folder, not in the file."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from pal.controller.commands import State
 from pal.controller.events import Candidate
-from pal.errors import Failure, LedgerError
-from pal.ledger import rows
+from pal.errors import Failure, LedgerDamagedError, LedgerError
+from pal.ledger import rows, schema
 from pal.ledger.directory import LEDGER
 from pal.ledger.entries import (
     Commit,
@@ -31,6 +31,9 @@ from pal.transport.layout import unpack
 
 _CHUNK = 256
 """Rows fetched at once: a reader holds no lock longer than one such fetch takes."""
+
+_LOOK = 2.0
+"""Seconds for which a ledger is searched for damage before it is written again."""
 
 SAMPLE_COLUMNS = "id, walker, version, uncertainty, state, attempts, created"
 
@@ -62,9 +65,16 @@ class Ledger:
         Only the process that has claimed the `RunDirectory` may do so.
 
         Raises:
-            LedgerError: it is damaged, of another format, or the disk refuses.
+            LedgerError: it is damaged, as far as seconds tell; of another format; or the disk
+                refuses.
         """
-        return cls(directory / LEDGER, connect(directory / LEDGER), writable=True)
+        ledger = cls(directory / LEDGER, connect(directory / LEDGER), writable=True)
+        try:
+            ledger.check(_LOOK)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     @classmethod
     def open_readonly(cls, directory: Path) -> Ledger:
@@ -255,18 +265,15 @@ class Ledger:
         newest += [session.end or session.start for session in self.sessions()[-1:]]
         return max(newest, default=0.0)
 
-    def check(self) -> None:
-        """Read the whole file and verify it; takes seconds per gigabyte.
+    def check(self, seconds: float | None = None) -> None:
+        """Read the whole file and verify it, which takes seconds per gigabyte.
+
+        `seconds`: read for so long only, and find nothing wrong beyond.
 
         Raises:
-            LedgerError: it is damaged.
+            LedgerDamagedError: it is damaged.
         """
-        problems = [text for (text,) in self._all("PRAGMA integrity_check") if text != "ok"]
-        if problems:
-            raise LedgerError(
-                f"{self.file} is damaged: {'; '.join(problems[:3])}; restore it from a copy, or "
-                "recover it with `sqlite3 ledger.sqlite '.recover'`"
-            )
+        schema.check(self._db, self.file, seconds)
 
     def _all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with explained(self.file):
@@ -282,7 +289,9 @@ class Ledger:
         try:
             return unpack(data)
         except LedgerError as error:
-            raise LedgerError(f"{self.file}, sample {number}: {error}") from error
+            raise LedgerDamagedError(
+                f"{self.file}, sample {number}: {error}; {schema.way_out(self.file.parent)}"
+            ) from error
 
     def _missing(self, what: str, number: int) -> LedgerError:
         return LedgerError(f"{self.file} has no {what} {number}; `states()` lists what it has")

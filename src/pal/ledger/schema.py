@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pal.errors import LedgerDiskError, LedgerError, LedgerLockedError, LedgerVersionError
+from pal.errors import (
+    LedgerDamagedError,
+    LedgerDiskError,
+    LedgerError,
+    LedgerLockedError,
+    LedgerVersionError,
+)
+from pal.ledger.directory import BACKUP, LEDGER
 
 FORMAT: Final = 1
 _BUSY_SECONDS: Final = 30.0
@@ -56,6 +64,7 @@ def connect(file: Path) -> sqlite3.Connection:
     Raises:
         LedgerError: the file is damaged, of another format, or the disk refuses.
     """
+    _expect_campaign(file)
     with explained(file):
         db = _connection(f"{file.resolve().as_uri()}?mode=rwc")
         try:
@@ -83,6 +92,7 @@ def connect_readonly(file: Path) -> sqlite3.Connection:
     Raises:
         LedgerError: there is no ledger, it is damaged or of another format.
     """
+    _expect_campaign(file)
     if not file.is_file():
         raise LedgerError(
             f"there is no campaign in {file.parent}: {file.name} is missing; "
@@ -130,11 +140,63 @@ def explained(file: Path) -> Iterator[None]:
                 f"the disk refused {file}: {error} ({name}); free some space or make the "
                 "directory writable, then go on"
             ) from error
-        raise LedgerError(
-            f"{file} cannot be used: {error} ({name or type(error).__name__}); it is damaged or "
-            "no ledger: restore it from a copy, or recover it with `sqlite3 ledger.sqlite "
-            "'.recover'`"
+        raise LedgerDamagedError(
+            f"{file} is damaged, or no ledger: {error} ({name or type(error).__name__}); "
+            f"{way_out(file.parent)}"
         ) from error
+
+
+def check(db: sqlite3.Connection, file: Path, seconds: float | None = None) -> None:
+    """Read the file and verify it; at most for so long, beyond which it counts as good.
+
+    Raises:
+        LedgerDamagedError: it is damaged; says where.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    if deadline is not None:
+        db.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
+    try:
+        with explained(file):
+            problems = [text for (text,) in db.execute("PRAGMA integrity_check") if text != "ok"]
+    except LedgerError as error:
+        if getattr(error.__cause__, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+            return
+        raise
+    finally:
+        db.set_progress_handler(None, 0)
+    if problems:
+        lines = [line for text in problems for line in text.splitlines()]
+        more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
+        raise LedgerDamagedError(
+            f"{file} is damaged: {'; '.join(lines[:2])}{more}; {way_out(file.parent)}"
+        )
+
+
+def way_out(directory: Path) -> str:
+    """Say how to go on with a damaged ledger, and what its copy has."""
+    advice = f"`pal recover {directory}` saves what can be read"
+    copy = directory / BACKUP
+    try:
+        changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(copy.stat().st_mtime))
+        db = sqlite3.connect(f"{copy.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            labels = int(db.execute("SELECT count(*) FROM labels").fetchone()[0])
+        finally:
+            db.close()
+    except (OSError, sqlite3.Error):
+        return advice
+    return f"{advice}; its copy of {changed} has {labels:,} labels"
+
+
+def _expect_campaign(file: Path) -> None:
+    """Refuse to begin anew where there was a campaign: its copy is still there."""
+    gone = not file.exists()
+    empty = not gone and not file.stat().st_size and not Path(f"{file}-wal").exists()
+    if (gone or empty) and file.name == LEDGER and (file.parent / BACKUP).exists():
+        raise LedgerDamagedError(
+            f"{file} is {'missing' if gone else 'empty'}, and there was a campaign in this "
+            f"directory; {way_out(file.parent)}"
+        )
 
 
 def journal_mode(directory: Path, mounts: Path = Path("/proc/mounts")) -> str:

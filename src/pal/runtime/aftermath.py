@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from pal.errors import LedgerError
@@ -97,8 +97,12 @@ def export(ledger: Ledger, folder: Path) -> dict[str, str]:
 
 def chosen(folders: list[Path]) -> list[Path]:
     """Of all stored weights, choose some that spread evenly over the labels, ends included."""
-    newest: Mapping[int, Path] = {int(facts(folder)["labels"]): folder for folder in folders}
-    first = {int(facts(folders[0])["labels"]): folders[0]} if folders else {}
+    labels: dict[Path, int] = {}
+    for folder in folders:
+        with contextlib.suppress(LedgerError):  # a damaged one is left out
+            labels[folder] = int(facts(folder)["labels"])
+    newest = {count: folder for folder, count in labels.items()}
+    first = {count: folder for folder, count in list(labels.items())[:1]}
     kept = sorted({**newest, **first}.items())
     if len(kept) > _MOST:
         step = (len(kept) - 1) / (_MOST - 1)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pal.errors import ChannelClosedError, Failure, WorkerError
+from pal.runtime.memory import killings
 from pal.runtime.messages import Failed, Ready, Shutdown
 from pal.runtime.nursery import Birth, Kill, send_request
 from pal.runtime.orders import Job, Key
@@ -130,6 +131,7 @@ class Agent:
     _give_up_at: float = math.inf
     _patience: float = 0.0
     _save_every: float = 0.0
+    _killings: int | None = field(default_factory=killings)
 
     def open(self) -> None:
         """Start the nursery, with room for many descriptors."""
@@ -367,8 +369,20 @@ class Agent:
         if code < 0:
             with suppress(ValueError):
                 code_text = f"killed by signal {-code} ({signal.Signals(-code).name})"
+                if code == -signal.SIGKILL:
+                    code_text += self._for_want_of_memory()
                 return self._failure(worker, "crash", code_text)
         return self._failure(worker, "crash", f"ended with exit code {code}")
+
+    def _for_want_of_memory(self) -> str:
+        """Say so, if the kernel has killed somebody for want of memory since the last time."""
+        before, self._killings = self._killings, killings()
+        if None in (before, self._killings) or before == self._killings:
+            return ""
+        return (
+            ", it seems by the kernel for want of memory: ask for more, have fewer oracles, or "
+            "set oracle.memory"
+        )
 
     def _failure(self, worker: Worker, kind: str, text: str) -> Failure:
         log = worker.job.directory / "logs" / f"{worker.job.name}.log"

@@ -37,7 +37,8 @@ class Campaign:
         ).run()
 
     A role's own settings go beside its kernel: `generator={"kernel": Explorer, "walkers": 8}`.
-    Running again in the same directory goes on where the campaign stood.
+    Running again in the same directory goes on where the campaign stood. With labels of another
+    oracle it goes on only with `accept_changes`.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Campaign:
         oracle: Any,
         selector: Any = "deviation",
         fresh: bool = False,
+        accept_changes: bool = False,
         **settings: Any,
     ) -> None:
         data: dict[str, Any] = {**settings, "oracle": _section(oracle)}
         data |= {"generator": _section(generator), "model": _section(model)}
         data["selector"] = _section(selector)
         self._init(parse(data), fresh, _import_paths(), None)
+        self._accept_changes = accept_changes
 
     def _init(
         self, settings: Settings, fresh: bool, paths: tuple[str, ...], home: Path | None
@@ -69,6 +72,7 @@ class Campaign:
         self._session: Session | None = None
         self._exit_code: int | None = None
         self._nodes: int | None = None
+        self._accept_changes = False
 
     @classmethod
     def from_settings(
@@ -78,16 +82,18 @@ class Campaign:
         fresh: bool = False,
         home: Path | None = None,
         nodes: int | None = None,
+        accept_changes: bool = False,
     ) -> Self:
         """Make a campaign from settings that were read before.
 
         `home`: where kernels are imported from, besides what is installed, and the working
         directory of the workers; the settings file's folder, usually. `nodes`: how many agents
-        there must be; without it, as many as the launcher started.
+        there must be; without it, as many as the launcher started. `accept_changes`: go on, even
+        if earlier labels are of another oracle.
         """
         campaign = cls.__new__(cls)
         campaign._init(settings, fresh, () if home is None else (str(home),), home)
-        campaign._nodes = nodes
+        campaign._nodes, campaign._accept_changes = nodes, accept_changes
         return campaign
 
     @classmethod
@@ -98,6 +104,7 @@ class Campaign:
         fresh: bool = False,
         overrides: Mapping[str, Any] | None = None,
         nodes: int | None = None,
+        accept_changes: bool = False,
     ) -> Self:
         """Make a campaign from a settings file; kernels are looked for beside it, too.
 
@@ -105,7 +112,13 @@ class Campaign:
             SettingsError: naming the file, the key and the fix.
         """
         home = Path(path).resolve().parent
-        return cls.from_settings(load(path, overrides), fresh=fresh, home=home, nodes=nodes)
+        return cls.from_settings(
+            load(path, overrides),
+            fresh=fresh,
+            home=home,
+            nodes=nodes,
+            accept_changes=accept_changes,
+        )
 
     def __iter__(self) -> Iterator[Happening]:
         """Run, and yield a `Snapshot` a second, failures and notes as they happen.
@@ -126,7 +139,7 @@ class Campaign:
 
     def _run(self, directory: RunDirectory, cluster: Cluster) -> Iterator[Happening]:
         self._session = session = Session(
-            self.settings, directory, self._paths, self._home, cluster
+            self.settings, directory, self._paths, self._home, cluster, self._accept_changes
         )
         yield from session.run()
         outcome = session.outcome

@@ -4,9 +4,10 @@ It has imported numpy and the worker code, and nothing else, so a worker is up i
 shares those pages with all others. It lives in a session of its own, so whatever kills the
 agent's process group (kill -9, a closed terminal) leaves it alive just long enough to kill every
 worker's process group, grandchildren included. Programs that have left that group, as Parsl's
-blocks on this machine do, are known by a mark in their environment (on Linux). Should it die
-itself, the kernel kills the workers (PR_SET_PDEATHSIG, on Linux), and elsewhere their lifeline
-does; marked programs are then ended by the next nursery.
+blocks on this machine do, are known by a mark in their environment, and those without a mark by
+their parents: orphans become children of the nursery (on Linux). Should it die itself, the kernel
+kills the workers (PR_SET_PDEATHSIG, on Linux), and elsewhere their lifeline does; marked programs
+are then ended by the next nursery.
 
 Requests come over a stream socket as a length and a pickle, with file descriptors beside them;
 answers go back as lines of JSON.
@@ -90,6 +91,12 @@ def _exactly(sock: socket.socket, size: int) -> bytes | None:
     return bytes(parts)
 
 
+def adopt_orphans() -> None:
+    """Have the kernel give this process the orphans among its descendants (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies (Linux)."""
     if sys.platform == "linux":
@@ -102,6 +109,7 @@ class Nursery:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._children: dict[int, int] = {}
+        adopt_orphans()
         self._agent = identity(os.getppid())
         end_marked([f"{self._agent}."])  # what a nursery left that was killed
         self._untold = bytearray()
@@ -132,6 +140,7 @@ class Nursery:
             for pid in self._children:
                 _kill_group(pid, signal.SIGKILL)
             end_marked([f"{self._agent}."])
+            _end_orphans()
 
     def _obey(self) -> bool:
         received = _receive_request(self._socket)
@@ -139,7 +148,10 @@ class Nursery:
             return False
         request, fds = received
         if isinstance(request, Kill):
+            offspring = descendants(request.pid)
             _kill_group(request.pid, request.signal)
+            for pid in offspring:  # also those that have left the group
+                _kill(pid, request.signal)
             return True
         pid = os.fork()
         if pid == 0:
@@ -217,6 +229,35 @@ def _kill_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
+def _kill(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Return the children of a process, their children, and so on."""
+    children: dict[int, list[int]] = {}
+    for pid in _processes():
+        after_name = _read(pid, "stat").rpartition(b")")[2].split()
+        if after_name and after_name[0] != b"Z":
+            children.setdefault(int(after_name[1]), []).append(pid)
+    found = list(children.get(ancestor, ()))
+    for pid in found:  # grows meanwhile
+        found += children.get(pid, ())
+    return found
+
+
+def _end_orphans() -> None:
+    """Kill all descendants, until there are none: those that workers have left behind."""
+    began = time.monotonic()
+    while found := descendants(os.getpid()):
+        if time.monotonic() - began > _LONGEST:
+            return
+        for pid in found:
+            _kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
 def end_marked(marks: Sequence[str]) -> None:
     """Kill all processes whose mark begins so, until there are none; what a worker started.
 
@@ -232,8 +273,7 @@ def end_marked(marks: Sequence[str]) -> None:
             return
         for pid in found:
             if passed > _TIDY or b"resource_tracker" not in _read(pid, "cmdline"):
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+                _kill(pid, signal.SIGKILL)
         time.sleep(0.001)  # until the kernel has taken them down
 
 

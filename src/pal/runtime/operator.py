@@ -104,7 +104,7 @@ class Operator:
     def look(self) -> None:
         """See, once a second, what was asked, and whether the time of the job is up."""
         self._read_requests()
-        if self._walltime.due(time.time()):
+        if self._walltime.due(self._walltime.now):
             self._drain(self._walltime.reason)
         if self._session.directed and time.monotonic() >= self._hurry_at:
             self._session.feed(ev.StopRequested(self._session.clock, "", continued=True))
@@ -181,7 +181,10 @@ class Operator:
         """End within the half a minute that batch systems give: running labels are requeued."""
         if self.hurried:
             return
-        reason, over = f"{name} received from the batch system", self._walltime.over(time.time())
+        reason, over = (
+            f"{name} received from the batch system",
+            self._walltime.over(self._walltime.now),
+        )
         self._session.say(f"stopping at once: {reason}")
         self._hurry_at = time.monotonic() + HASTE
         if not self._session.directed:

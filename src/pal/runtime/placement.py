@@ -436,5 +436,6 @@ def _told_oracles(settings: Settings) -> dict[str, Any]:
         "deadline": oracle.deadline,
         "threads": oracle.threads,
         "sanity": Sanity(oracle.bounds, oracle.converged),
+        "memory": oracle.memory,
     }
     return {"budget": oracle.restarts, "extra": extra}

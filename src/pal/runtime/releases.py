@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pal.errors import LedgerDiskError
 from pal.records import Weights
 from pal.runtime.cluster import Cluster, Station
 from pal.runtime.messages import NewWeights
-from pal.runtime.weights import facts, fetch, store, stored
+from pal.runtime.weights import fetch, last_version, newest, store
 
 
 @dataclass(slots=True)
@@ -38,17 +40,22 @@ class Releases:
     _late: dict[Station, set[int]] = field(default_factory=dict)
     """The members whose newest weights a predictor lacks."""
     _installed: dict[Station, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    """What was found damaged when the weights were restored."""
+    _last: int = 0
+    """The highest number ever given: that of damaged weights is not given again."""
     _stored: int = 0
     _storing: Future[None] | None = None
 
     def restore(self, start: Path | None) -> None:
         """Take up the weights stored last, or those the settings start from."""
-        versions = stored(self.models)
-        if versions:
-            self.newest = fetch(versions[-1])
-            known = facts(versions[-1])
-            self.version = self._stored = int(known["version"])
-            self.labels = dict.fromkeys(self.newest, int(known["labels"]))
+        found = newest(self.models)
+        self.remarks = found.remarks
+        self.version = self._stored = found.version
+        self._last = last_version(self.models)
+        self.newest = dict(found.members)
+        if found.version:
+            self.labels = dict.fromkeys(self.newest, found.labels)
         elif start is not None:
             self.newest = fetch(start)
 
@@ -63,7 +70,7 @@ class Releases:
         self._pass_on(members, labels)
 
     def _pass_on(self, members: Mapping[int, Weights], labels: int) -> None:
-        self.version += 1
+        self.version = self._last = max(self.version, self._last) + 1
         for member, weights in members.items():
             self.newest[member], self.labels[member] = weights, labels
             self._since[member] = self.version
@@ -85,7 +92,8 @@ class Releases:
         del self.newest[member]
         labels = self.labels.pop(member, 0)
         if self._stored >= max(1, since):
-            self.settle()
+            with suppress(LedgerDiskError):
+                self.settle()
             shutil.rmtree(self.models / _folder(self._stored), ignore_errors=True)
             self._stored = 0
         earlier = self._on_disk(member) if good is None else good
@@ -94,8 +102,7 @@ class Releases:
         return earlier
 
     def _on_disk(self, member: int) -> Weights | None:
-        folders = stored(self.models)
-        return fetch(folders[-1]).get(member) if folders else None
+        return newest(self.models).members.get(member)
 
     def welcome(self, station: Station) -> None:
         """Give a predictor that has just started all weights there are."""
@@ -158,13 +165,13 @@ class Releases:
 
         A thread does it: disks take seconds for hundreds of megabytes, and messages must not wait
         for them. Only where a version comes before the last one is on disk, this waits for that.
-
-        Raises:
-            LedgerError: the disk refused the version before.
+        What a full disk has refused is tried again, or the version after it.
         """
+        if self._storing is not None and (self._storing.done() or self.version != self._stored):
+            with suppress(LedgerDiskError):
+                self.settle()
         if not self.complete or self.version == self._stored or not self.version:
             return
-        self.settle()
         known = {"version": self.version, "labels": min(self.labels.values(), default=0)}
         folder = self.models / _folder(self.version)
         thread = ThreadPoolExecutor(1, "weights")
@@ -176,11 +183,18 @@ class Releases:
         """Wait until all that was given to `store` is on disk.
 
         Raises:
-            LedgerError: the disk refused it.
+            LedgerDiskError: the disk refused it.
         """
         storing, self._storing = self._storing, None
-        if storing is not None:
-            storing.result()
+        try:
+            if storing is not None:
+                storing.result()
+        except OSError as error:
+            self._stored = 0
+            raise LedgerDiskError(f"the disk refused weights: {error}; free some space") from error
+        except LedgerDiskError:
+            self._stored = 0
+            raise
 
 
 def _folder(version: int) -> str:

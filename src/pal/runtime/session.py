@@ -14,7 +14,7 @@ from pathlib import Path
 from pal import __version__
 from pal.controller import events as ev
 from pal.controller.manager import Manager
-from pal.errors import Failure, LedgerError
+from pal.errors import Failure, LedgerDiskError, LedgerError
 from pal.ledger import entries
 from pal.ledger.directory import RunDirectory, write_atomically
 from pal.records import Sample
@@ -24,6 +24,7 @@ from pal.runtime.books import Books
 from pal.runtime.carrier import Carrier
 from pal.runtime.cluster import Cluster, News, NodeLost, Signalled
 from pal.runtime.deeds import Deeds
+from pal.runtime.differences import Difference, differences
 from pal.runtime.ending import outcome_of
 from pal.runtime.gauges import Gauges
 from pal.runtime.happenings import Happening, Note, Outcome
@@ -56,6 +57,7 @@ class Session:
         paths: tuple[str, ...],
         home: Path | None,
         cluster: Cluster,
+        accept_changes: bool = False,
     ) -> None:
         self.live = Live(settings, directory.path)
         settings = self.live.settings
@@ -70,7 +72,8 @@ class Session:
         )
         self.releases = Releases(cluster, directory.models, settings.model.members)
         self.releases.restore(settings.model.weights)
-        self._books = Books(directory.path)
+        self._books = Books(directory.path, settings.stop.disk, settings.save_interval)
+        self._changes = self._compare(accept_changes)
         self._carrier = Carrier(cluster, self._books, self.releases, lambda: self.clock, self.say)
         self._gauges = Gauges(cluster.jobs, cluster.readings, self._books.last)
         self._operator = Operator(
@@ -132,11 +135,15 @@ class Session:
             )
         )
         clear(self.directory.scratch)  # what a killed session left
+        self.directory.sweep()
         self.cluster.open()
         self.cluster.watch(self._books.fd, self._take_durable)
         self.cluster.watch(self._operator.interrupts.fd, self._operator.take_signals)
+        self._present_changes()
         for text, level in self.cluster.introduction(self.placement.summary()):
             self.say(text, level)
+        for remark in self.releases.remarks:
+            self.say(remark, "warning")
         for group in self.placement.groups:
             self.cluster.start(group)
         initial = "initial" in self.kernels and not self._books.past.next_sample
@@ -146,6 +153,22 @@ class Session:
             self.cluster.start(Group(0, (sampler,)))
         else:
             self.direct(())
+
+    def _compare(self, accept: bool) -> list[Difference]:
+        books = self._books
+        try:
+            return differences(self.live.filed, books.sessions, len(books.past.labelled), accept)
+        except LedgerError:
+            books.close()
+            raise
+
+    def _present_changes(self) -> None:
+        """Say, and write down, what is not as it was in the session before."""
+        if self._changes:
+            text = f"settings changed: {', '.join(map(str, self._changes))}"
+            theory = any(change.theory for change in self._changes)
+            self.say(text, "warning" if theory else "info")
+            self._books.record(entries.Note(self.clock, "settings", text))
 
     def _loop(self) -> Iterator[Happening]:
         while self._carrier.finish is None and self.outcome is None:
@@ -171,6 +194,8 @@ class Session:
             return
         self._tick_at = time.monotonic() + TICK
         self._operator.look()
+        for text in self._books.look():
+            self.say(text, "warning")
         if self._manager is None:
             return
         samples, uncertain = self._gauges.explored()
@@ -189,7 +214,8 @@ class Session:
             self._metric_at = snapshot.time * 1.001 + 0.9 * TICK
             self._books.record(entries.Metric(snapshot.time, snapshot.as_dict()))
         status = {"pid": os.getpid(), "host": socket.gethostname(), **snapshot.as_dict()}
-        write_atomically(self.directory.status, json.dumps(status).encode())
+        with contextlib.suppress(LedgerDiskError):  # whoever looks on sees an older one
+            write_atomically(self.directory.status, json.dumps(status).encode())
 
     def request_stop(self, reason: str, patient: bool = False) -> None:
         """Ask for an orderly end; asking again, unless patient, makes it hurry."""

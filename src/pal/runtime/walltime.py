@@ -173,10 +173,16 @@ class Walltime:
 
     def __init__(self, margin: float, environment: Mapping[str, str] | None = None) -> None:
         known = os.environ if environment is None else environment
-        now = time.time()
+        self._before = time.time() - time.monotonic()
+        now = self.now
         self.job = job_of(known)
         self.end = end_of_job(known, now)
         self._due = None if self.end is None else drain_time(self.end, now, margin)
+
+    @property
+    def now(self) -> float:
+        """The time by the clock as it was at the start: a job has no less time if it is set."""
+        return self._before + time.monotonic()
 
     def due(self, now: float) -> bool:
         """Whether it is time to end the session; true once only."""

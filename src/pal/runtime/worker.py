@@ -12,11 +12,12 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from pal.errors import ChannelClosedError, Failure
+from pal.errors import ChannelClosedError, Failure, LedgerDiskError, LedgerError
 from pal.ledger.directory import RunDirectory
 from pal.roles import Context
 from pal.runtime.labels import described
@@ -60,6 +61,7 @@ class Desktop:
         # What was sent before this worker came up lies in its channel already: look there first.
         self._mail = -1.0
         self.born = time.monotonic()
+        self._refused = False
 
     def context(self, role: str, index: int, count: int, generation: int = 0) -> Context:
         """Describe one instance of a role to its kernel; each generation has another seed."""
@@ -74,6 +76,39 @@ class Desktop:
             self.job.device,
             self.job.threads,
         )
+
+    def load(self, role: str, index: int, tell: bool = True) -> Any | None:
+        """Return a saved state; where the file is damaged, the one before it, and tell so.
+
+        Where both are damaged there is none, and the kernel starts anew.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                state = self.run.load_state(role, index)
+            except LedgerError as error:
+                state, told = None, [str(error)]
+            else:
+                told = [str(warning.message) for warning in caught]
+        for text in told if tell else ():
+            self._tell("DamagedState", text)
+        return state
+
+    def save(self, role: str, index: int, state: Any) -> None:
+        """Keep a state; where the disk refuses, tell it once, and go on with what is there."""
+        try:
+            self.run.save_state(role, index, state)
+        except LedgerDiskError as error:
+            if not self._refused:
+                self._tell(type(error).__name__, f"a state is not saved: {error}")
+            self._refused = True
+        else:
+            self._refused = False
+
+    def _tell(self, kind: str, text: str) -> None:
+        role = KERNEL_OF.get(self.job.role, "prediction")
+        failure = Failure(role, self.job.index, kind, text, host=self.job.where)
+        self.channel.send(Failed(failure))
 
     def ready(self, hears_labels: bool = False) -> None:
         """Tell the agent that work begins."""

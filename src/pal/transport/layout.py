@@ -161,8 +161,7 @@ def unpack(data: bytes) -> Sample:
     """
     if len(data) < _PREFIX.size + _CHECKSUM.size or data[:3] != _MAGIC[:3]:
         raise LedgerError(
-            f"expected a packed record, got {len(data)} bytes that begin with {data[:4]!r}; "
-            "restore the ledger from a copy"
+            f"expected a packed record, got {len(data)} bytes that begin with {data[:4]!r}"
         )
     if data[:4] != _MAGIC:
         raise LedgerError(
@@ -172,8 +171,7 @@ def unpack(data: bytes) -> Sample:
     end = len(data) - _CHECKSUM.size
     if _CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(memoryview(data)[:end]):
         raise LedgerError(
-            f"a packed record of {len(data)} bytes is damaged: its checksum does not fit; "
-            "restore the ledger from a copy"
+            f"a packed record of {len(data)} bytes is damaged: its checksum does not fit"
         )
     begin = _PREFIX.size
     start = begin + int(_PREFIX.unpack_from(data)[1])
@@ -192,8 +190,7 @@ def _unpack_arrays(layout: Layout, data: bytes, start: int, end: int) -> Sample:
         start += size
     if len(arrays) != len(layout.fields) or start != end:
         raise LedgerError(
-            f"a packed record has another length than its description {layout.description!r} "
-            "says; restore the ledger from a copy"
+            f"a packed record has another length than its description {layout.description!r} says"
         )
     return unnamed(arrays)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pal.building import build_committee
-from pal.errors import SettingsError
+from pal.errors import LedgerError, SettingsError
 from pal.exchange.reduction import reduce
 from pal.ledger.export import read_labelled
 from pal.monitor.metrics import Evaluation
@@ -88,7 +88,12 @@ def run(desk: Desktop) -> None:
     samples = Batch([item.sample for item in data])
     evaluations = []
     for folder in map(Path, job.extra["folders"]):
-        for member, weights in fetch(folder).items():
+        try:
+            members = fetch(folder)
+        except LedgerError as error:
+            print(f"left out: {error}")
+            continue
+        for member, weights in members.items():
             committee.set_weights(member, weights)
         predictions = predict(committee, job.member_count, samples)
         evaluations.append(judge(predictions, data, selector, wanted, facts(folder)))

@@ -104,7 +104,7 @@ class ExchangeDesk:
         self._pool: Pool | None = None
         self._save_at = time.monotonic() + job.save_interval
         selector = self._build_selector(job.kernels["selector"].options)
-        state = desk.run.load_state("selector", job.index)
+        state = desk.load("selector", job.index)
         if state is not None and hasattr(selector, "set_state"):
             selector.set_state(state)
         self._selector = selector
@@ -193,7 +193,7 @@ class ExchangeDesk:
         if self._pool is not None:
             self._pool.save()
         if hasattr(self._selector, "get_state"):
-            self._desk.run.save_state("selector", self._desk.job.index, self._selector.get_state())
+            self._desk.save("selector", self._desk.job.index, self._selector.get_state())
         self._save_at = time.monotonic() + self._desk.save_interval
 
     def _read_mail(self) -> bool:

@@ -28,7 +28,11 @@ class WalkerSource:
 
     def __init__(self, desk: Desktop) -> None:
         self._desk = desk
-        self._states = saved_walkers(desk.run)
+        # Every process reads the states of all walkers, and tells what is wrong with its own.
+        own = (f"{desk.job.role}-walkers", desk.job.index)
+        self._saved_at, self._states = saved_walkers(
+            desk.run, lambda role, index: desk.load(role, index, tell=(role, index) == own)
+        )
 
     def build(self, walker: int) -> Generator:
         """Build a walker from the settings' kernel."""
@@ -44,7 +48,9 @@ class WalkerSource:
     def save(self, states: Mapping[int, Any]) -> None:
         """Write the states of this process's walkers into one file of the run directory."""
         job = self._desk.job
-        self._desk.run.save_state(f"{job.role}-walkers", job.index, (time.time(), dict(states)))
+        # Later than all there was, also where the clock was set back.
+        self._saved_at = max(time.time(), self._saved_at + 1e-3)
+        self._desk.save(f"{job.role}-walkers", job.index, (self._saved_at, dict(states)))
 
     @property
     def beat(self) -> Callable[[], None] | None:
@@ -64,18 +70,21 @@ class WalkerSource:
         self._desk.channel.send(StopAsked(reason))
 
 
-def saved_walkers(directory: RunDirectory) -> dict[int, Any]:
-    """Return the newest saved state of every walker, whichever process saved it."""
+def saved_walkers(
+    directory: RunDirectory, load: Callable[[str, int], Any] | None = None
+) -> tuple[float, dict[int, Any]]:
+    """Return the newest saved state of every walker, whichever process saved it, and its time."""
     found: list[tuple[float, dict[int, Any]]] = []
     for path in directory.states.glob("*-walkers-*.state"):
         role, _, index = path.stem.rpartition("-")
-        saved = directory.load_state(role, int(index))
+        saved = (load or directory.load_state)(role, int(index))
         if saved is not None:
             found.append(saved)
+    found.sort(key=lambda item: item[0])
     merged: dict[int, Any] = {}
-    for _, states in sorted(found, key=lambda item: item[0]):
+    for _, states in found:
         merged.update(states)
-    return merged
+    return max((time for time, _ in found), default=0.0), merged
 
 
 class Host:

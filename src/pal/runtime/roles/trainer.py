@@ -24,7 +24,7 @@ from pal.runtime.messages import (
     Shutdown,
     StopAsked,
 )
-from pal.runtime.weights import fetch, stored
+from pal.runtime.weights import fetch, newest
 from pal.runtime.worker import Desktop
 from pal.transport.board import TRAIN
 
@@ -75,11 +75,10 @@ class TrainerDesk:
     def _restore(self) -> None:
         """Take up the saved state; without one, the newest weights, or those to start from."""
         desk = self._desk
-        state = desk.run.load_state("trainer", desk.job.index)
+        state = desk.load("trainer", desk.job.index)
         if state is None or state["members"] != desk.job.members:
             start = desk.job.extra.get("start")
-            folders = stored(desk.run.models) or ([] if start is None else [start])
-            weights = fetch(folders[-1]) if folders else {}
+            weights = newest(desk.run.models).members or ({} if start is None else fetch(start))
             for place, member in enumerate(desk.job.members):
                 if member in weights:
                     self._committee.set_weights(place, weights[member])
@@ -252,7 +251,7 @@ class TrainerDesk:
     def _save(self) -> None:
         """Save weights and, where the committee has one, its state."""
         state = self._committee.get_state() if hasattr(self._committee, "get_state") else None
-        self._desk.run.save_state(
+        self._desk.save(
             "trainer",
             self._desk.job.index,
             {
