@@ -110,7 +110,7 @@ def samples(
 
 
 def _seconds(option: str, text: str) -> float:
-    from pal.settings import seconds
+    from pal.sections import seconds
 
     try:
         return seconds(text)

@@ -20,7 +20,8 @@ from pal.errors import Failure, KernelError, PalError, SettingsError
 from pal.ledger.export import read_labelled
 from pal.records import Feedback, Label, Sample, named
 from pal.runtime.surroundings import THREAD_VARIABLES, without_launcher
-from pal.settings import Kernel, Settings
+from pal.sections import Kernel
+from pal.settings import Settings
 
 _MEMBERS = 2
 """Models tried together: the fewest that can disagree."""

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pal.building import KernelSpec
 from pal.catalogue import check_against
 from pal.errors import KernelImportError, SettingsError, nearest
-from pal.settings import OracleSettings
+from pal.sections import OracleSettings
 
 SHORT_NAMES = {"parsl": "pal.runtime.outside.blocks:blocks"}
 

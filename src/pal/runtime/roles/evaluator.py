@@ -16,7 +16,7 @@ from pal.roles import Committee, Selector
 from pal.runtime.messages import Evaluated
 from pal.runtime.weights import facts, fetch
 from pal.runtime.worker import Desktop
-from pal.settings import EvaluationSettings
+from pal.sections import EvaluationSettings
 
 _BATCH = 64
 
