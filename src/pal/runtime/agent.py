@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pal.errors import ChannelClosedError, Failure, WorkerError
-from pal.runtime.memory import killings
+from pal.runtime.inquest import Inquest
 from pal.runtime.messages import Failed, Ready, Shutdown
 from pal.runtime.nursery import Birth, Kill, send_request
 from pal.runtime.orders import Job, Key
@@ -30,7 +30,6 @@ from pal.runtime.roads import Roads
 from pal.runtime.supervision import RestartBudget
 from pal.runtime.surroundings import THREAD_VARIABLES
 from pal.runtime.watch import overdue
-from pal.runtime.worker import KERNEL_OF
 from pal.transport.channel import SocketChannel
 
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
@@ -131,7 +130,7 @@ class Agent:
     _give_up_at: float = math.inf
     _patience: float = 0.0
     _save_every: float = 0.0
-    _killings: int | None = field(default_factory=killings)
+    _inquest: Inquest = field(default_factory=Inquest)
 
     def open(self) -> None:
         """Start the nursery, with room for many descriptors."""
@@ -247,7 +246,10 @@ class Agent:
         `forgiven`: it is not held against the worker, which is started again at once.
         """
         if worker.pid and self._socket is not None:
-            worker.last, worker.condemned = self._failure(worker, kind, reason), forgiven
+            worker.last, worker.condemned = (
+                self._inquest.failure(worker.job, kind, reason),
+                forgiven,
+            )
             with suppress(OSError):
                 send_request(self._socket, Kill(worker.pid, signal.SIGKILL), [])
 
@@ -351,7 +353,7 @@ class Agent:
             self._clear(worker)
             return
         now = time.monotonic()
-        failure = worker.last or self._crash(worker, code)
+        failure = worker.last or self._inquest.crash(worker.job, code)
         pause = 0.0 if worker.condemned else worker.budget.next_pause(now, now - worker.born)
         if pause is not None and not self._closing:
             worker.restart_at = now + pause
@@ -364,40 +366,6 @@ class Agent:
         if worker.job.role == "generator" and roads.slots is not None:
             roads.slots.forget(roads.places(worker.job))
             roads.wake_centre()
-
-    def _crash(self, worker: Worker, code: int) -> Failure:
-        if code < 0:
-            with suppress(ValueError):
-                code_text = f"killed by signal {-code} ({signal.Signals(-code).name})"
-                if code == -signal.SIGKILL:
-                    code_text += self._for_want_of_memory()
-                return self._failure(worker, "crash", code_text)
-        return self._failure(worker, "crash", f"ended with exit code {code}")
-
-    def _for_want_of_memory(self) -> str:
-        """Say so, if the kernel has killed somebody for want of memory since the last time."""
-        before, self._killings = self._killings, killings()
-        if None in (before, self._killings) or before == self._killings:
-            return ""
-        return (
-            ", it seems by the kernel for want of memory: ask for more, have fewer oracles, or "
-            "set oracle.memory"
-        )
-
-    def _failure(self, worker: Worker, kind: str, text: str) -> Failure:
-        log = worker.job.directory / "logs" / f"{worker.job.name}.log"
-        words = ""
-        with suppress(OSError):
-            words = log.read_bytes()[-2000:].decode(errors="replace")
-        kernel = KERNEL_OF.get(worker.job.role, "prediction")
-        return Failure(
-            kernel,
-            worker.job.index,
-            kind,
-            f"{text}; its log is {log}",
-            host=worker.job.where,
-            traceback=f"last words:\n{words}" if words.strip() else "",
-        )
 
     def end(self, workers: Iterable[Worker]) -> None:
         """Tell workers to save their state and end."""
