@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 from collections.abc import Callable
@@ -248,6 +249,17 @@ def test_a_copy_of_another_campaign_is_not_taken(tmp_path: Path, write: Make) ->
         ledger.commit([entries.SessionStarted(0.0, 2e9, "there", 2, "0", "{}")])
     (tmp_path / "old").rename(tmp_path / BACKUP)
     assert back_up(tmp_path).labels == 0
+
+
+def test_copies_while_it_is_open_leave_no_descriptors(tmp_path: Path, write: Make) -> None:
+    """But for one: SQLite closes no file on which it holds locks, and opens that again."""
+    write(0, 5)
+    with Ledger.open(tmp_path) as ledger, Ledger.open_readonly(tmp_path) as reader:
+        assert ledger.labelled_ids() == reader.labelled_ids()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            back_up(tmp_path)
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
 def test_a_damaged_copy_is_begun_anew(tmp_path: Path, write: Make) -> None:
