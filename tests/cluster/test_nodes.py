@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import check_ledger, trace, versions
-from world import World, run_on
+from rig import check_ledger, versions
+from world import World, run_on, until
 
 from pal.runtime.campaign import Campaign
 
@@ -45,7 +45,7 @@ def test_every_way_of_running_has_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: dict[str, Any]
 ) -> None:
     result, _ = run_on(
-        3, tmp_path, monkeypatch, **{**SHARED, "stop": {"epochs": 60, "after": 15}, **sections}
+        3, tmp_path, monkeypatch, **{**SHARED, "stop": {"epochs": 60, "after": 60}, **sections}
     )
     assert result.error is None
     check_ledger(tmp_path)
@@ -57,13 +57,20 @@ def test_every_walker_of_every_node_is_answered_by_new_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     walk = {"kernel": "toys:Informed", "options": {"log": str(tmp_path)}, "walkers": 6, "hosts": 3}
-    stop = {"epochs": 300, "after": 6}
+
+    def informed() -> bool:
+        return all(len(heard) > 2 for heard in versions(tmp_path, 6))
+
     result, _ = run_on(
-        3, tmp_path / "run", monkeypatch, **{**SHARED, "generator": walk, "stop": stop}
+        3,
+        tmp_path / "run",
+        monkeypatch,
+        watch=until(informed),
+        **{**SHARED, "generator": walk, "stop": {"after": 60}},
     )
     assert result.error is None
+    assert informed()
     for heard in versions(tmp_path, 6):
-        assert len(heard) > 2
         assert heard == sorted(heard), "older weights came after newer ones"
 
 
@@ -73,20 +80,26 @@ def test_walkers_without_a_committee_use_that_of_another_node(
 ) -> None:
     (tmp_path / "trace").mkdir()
     walk = {"options": {"trace": str(tmp_path / "trace")}, "walkers": 8, "hosts": 4}
+
+    def steps() -> list[int]:
+        """The steps of each walker, four numbers a step."""
+        paths = [tmp_path / "trace" / f"walker-{index}" for index in range(8)]
+        return [path.stat().st_size // 32 if path.exists() else 0 for path in paths]
+
     result, _ = run_on(
         2,
         tmp_path / "run",
         monkeypatch,
-        **{**SHARED, "generator": walk, "stop": {"epochs": 300, "after": 6}},
+        watch=until(lambda: min(steps()) > 10),
+        **{**SHARED, "generator": walk, "stop": {"after": 60}},
         placement=APART,
         exchange={"batching": batching},
     )
     assert result.error is None
     check_ledger(tmp_path / "run")
-    steps = [len(met) for met in trace(tmp_path / "trace", 8)]
-    assert min(steps) > 10
+    assert min(steps()) > 10
     if batching == "all":
-        assert max(steps) - min(steps) <= 2  # all move in step, wherever they are
+        assert max(steps()) - min(steps()) <= 2  # all move in step, wherever they are
     walkers = _proposers(tmp_path / "run")
     assert walkers & {0, 1, 2}
     assert walkers & {3, 4, 5, 6, 7}

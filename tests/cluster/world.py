@@ -11,6 +11,7 @@ import pytest
 from rig import Run, campaign
 
 from pal.errors import PalError
+from pal.monitor.metrics import Snapshot
 from pal.runtime import campaign as campaign_module
 from pal.runtime import wire
 from pal.runtime.campaign import Campaign
@@ -110,6 +111,16 @@ class _Led:
     def receive(self) -> list[Letter | Lost]:
         self._world.step()
         return self._fabric.receive()
+
+
+def until(reached: Callable[[], bool]) -> Callable[[World, Happening], None]:
+    """End the campaign once something has been seen."""
+
+    def watch(world: World, happening: Happening) -> None:
+        if isinstance(happening, Snapshot) and reached():
+            world.stop()
+
+    return watch
 
 
 def machine(rank: int, cores: int = 2, devices: tuple[str, ...] = ()) -> Machine:

@@ -47,7 +47,7 @@ def send(number: int) -> Callable[[], Any]:
 def test_a_campaign_ends_before_its_job_and_goes_on_in_the_next(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ending_in(5.0, monkeypatch)
+    ending_in(8.0, monkeypatch)
     work = campaign(folder, oracle=SLOW, stop=STOP)
     for _ in work:
         pass

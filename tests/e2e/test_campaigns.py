@@ -203,10 +203,10 @@ def test_several_hosts_predictors_and_trainers(folder: Path, batching: str) -> N
         model={"members": 4, "predictors": 2, "trainers": 2, "weights_every": 3},
         exchange={"batching": batching},
         oracle={"workers": 2},
-        stop={"labels": 60},
+        stop={"epochs": 12},
     )
     assert done.summary is not None
-    assert done.summary.labels >= 60
+    assert done.summary.labels > 0
     assert done.summary.version > 0
     assert not done.failures
     names = {path.stem for path in (folder / "logs").iterdir()}
