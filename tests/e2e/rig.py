@@ -48,13 +48,13 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 20.0) -
     return found
 
 
-def campaign(directory: Path, **sections: Any) -> Campaign:
+def campaign(directory: Path, accept_changes: bool = False, **sections: Any) -> Campaign:
     """Make a toy campaign; each section is laid over the defaults."""
     data: dict[str, Any] = {"directory": directory}
     for name, section in {**DEFAULTS, **sections}.items():
         default = DEFAULTS.get(name, {})
         data[name] = default | dict(section) if isinstance(section, Mapping) else section
-    return Campaign.from_settings(parse(data))
+    return Campaign.from_settings(parse(data), accept_changes=accept_changes)
 
 
 @dataclass
