@@ -55,7 +55,7 @@ slurm:
 	@tests/batch/install_slurm.sh
 
 test: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --durations=25
 	$(MACE)/python -m pytest -m 'not slow' $(MACE_TESTS)
 
 test-slow: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm
