@@ -252,7 +252,7 @@ class Project:
     def resume(self, labels: int) -> None:
         """Go on without MPI; every label that was there still is."""
         before = self.labels()
-        self.settings(labels=labels, seconds=0.0)
+        self.settings(labels=labels)
         job = self.start(*OPEN_MPI.pal, "run", "--json", "pal.toml")
         assert job.end() == 0, job.output
         self.check(labels)

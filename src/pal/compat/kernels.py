@@ -225,11 +225,10 @@ class Committee(Members):
     def predict(self, samples: Batch) -> Any:
         """Ask each model; return an array (members, n, size), or lists where sizes differ."""
         answers = super().predict(samples)
-        rows = [row for answer in answers for row in answer]
-        size = rows[0].size
-        if any(row.size != size for row in rows):
+        joined = _joined([row for answer in answers for row in answer])
+        if joined is None:
             return answers
-        return np.concatenate(rows).reshape(len(answers), len(samples), size)
+        return joined.reshape(len(answers), len(samples), joined.shape[1])
 
 
 class Request:
@@ -314,7 +313,9 @@ class Selector:
         doubt = np.zeros(count)
         if wanted:  # of the others nobody asks
             doubt[candidates] = _doubt(prediction.take(candidates))
-        return Selection(candidates, doubt, trusted, wanted or None, Batch(checked))
+        joined = _joined(checked)
+        told = Batch(checked) if joined is None else Batch.stacked(joined)
+        return Selection(candidates, doubt, trusted, wanted or None, told)
 
     def rank(self, queue: Batch, prediction: Prediction) -> Ranking:
         """Let the user's function order the samples that wait, or leave some of them out."""
@@ -341,6 +342,13 @@ def _by_sample(prediction: Prediction) -> list[Array]:
             f"predict of the models returned arrays of different sizes for one input: {sizes}; "
             "expected the same from each model"
         ) from error
+
+
+def _joined(rows: Sequence[Array]) -> Array | None:
+    """Return 1-D arrays as the rows of one; None if they differ in size."""
+    if len({row.size for row in rows}) != 1:
+        return None
+    return np.concatenate(rows).reshape(len(rows), -1)
 
 
 def _doubt(prediction: Prediction) -> Array:

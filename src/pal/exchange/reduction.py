@@ -161,6 +161,11 @@ def finite_rows(batch: Batch) -> NDArray[np.bool_] | None:
 
 def finite_in_all(members: Sequence[Batch]) -> NDArray[np.bool_] | None:
     """For which samples every member's label is finite: bool (n,), or None for all."""
+    if all(batch.uniform for batch in members):
+        columns = [c for b in members for c in b.columns.values() if c.dtype.kind in "fc"]
+        with np.errstate(invalid="ignore", over="ignore"):
+            if all(np.isfinite(np.add.reduce(column, axis=None)) for column in columns):
+                return None
     found = [rows for rows in map(finite_rows, members) if rows is not None]
     return np.logical_and.reduce(found) if found else None
 
