@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 MACE := $(VENV)-mace/bin
 MPICH := $(VENV)-mpich/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+# Tests of one process each, which share the cores; the others start processes of their own.
+ALONE := $(addprefix tests/,controller docs exchange kernels ledger monitor simulate testing transport)
 # The tests that MACE's environment runs.
 MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py
 
@@ -55,7 +57,8 @@ slurm:
 	@tests/batch/install_slurm.sh
 
 test: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm
-	$(BIN)/python -m pytest -m 'not slow' --durations=25
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(ALONE)
+	$(BIN)/python -m pytest -m 'not slow' --durations=25 $(addprefix --ignore=,$(ALONE))
 	$(MACE)/python -m pytest -m 'not slow' $(MACE_TESTS)
 
 test-slow: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm
