@@ -114,7 +114,7 @@ def test_the_queue_is_adjusted_after_each_training(watched: Folder) -> None:
     watched.edit("utils.py", "    order =", "    open('adjusted', 'a').write('x')\n    order =")
     watched.edit(
         "model.py",
-        "return self.trained >= ENOUGH",
+        "return self.all_have_trained()",
         "return os.path.exists('adjusted') and os.path.getsize('adjusted') > 2",
     )
     found = finished(watched)
@@ -183,7 +183,7 @@ def test_no_buffers_where_the_settings_want_none(watched: Folder) -> None:
         ("generator.py", "np.bool_(stop), np", "stop * 1, np", "generate_new_data returned 0"),
         (
             "model.py",
-            "return self.trained >= ENOUGH",
+            "return self.all_have_trained()",
             "return None",
             "retrain returned NoneType",
         ),
@@ -263,6 +263,7 @@ def test_the_toy_s_generators_end_the_workflow(toy: Folder) -> None:
 
 
 def test_ctrl_c_ends_it_in_good_order(watched: Folder) -> None:
+    watched.edit("model.py", "ENOUGH = 3", "ENOUGH = 10**9")
     process = subprocess.Popen(
         watched.command("pal", *RUN), cwd=watched.path, stdout=subprocess.PIPE, text=True
     )
