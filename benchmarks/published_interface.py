@@ -22,7 +22,7 @@ from pal.compat.settings import check, native
 from pal.records import Batch, Feedback, Prediction
 from pal.roles import Context
 from pal.settings import merged
-from pal.testing.bench import CASES, Case, campaign, machine, snapshots
+from pal.testing.bench import CASES, Case, campaign, machine, mean_round
 from pal.testing.noop import Constant, Content, Still
 
 PLACES: Mapping[str, Mapping[str, Any]] = {
@@ -126,16 +126,8 @@ def of_native(case: Case) -> float:
     return statistics.median(calls() for _ in range(2000))
 
 
-def round_time(settings: Mapping[str, Any], walkers: int, seconds: float) -> float:
-    """Mean seconds of a round in a running campaign, between its first and last snapshot."""
-    with tempfile.TemporaryDirectory() as folder:
-        plain = {name: value for name, value in settings.items() if name not in _OWN}
-        seen = snapshots(seconds + 2.0 + 0.05 * walkers, f"{folder}/run", **plain)
-    first, last = seen[0], seen[-1]
-    return (last.time - first.time) / (last.rounds - first.rounds)
-
-
 _OWN = ("name", "directory", "stop")
+"""Sections that the measurement sets itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -161,9 +153,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compared(case: Case, place: Mapping[str, Any], seconds: float) -> tuple[float, float, float]:
     """Seconds of a round of either, and the ratio of the program's own part."""
     with tempfile.TemporaryDirectory() as folder:
-        one = round_time(published(case, Path(folder), place), case.walkers, seconds)
+        settings = published(case, Path(folder), place)
+        plain = {name: value for name, value in settings.items() if name not in _OWN}
+        one = mean_round(plain, case.walkers, seconds)
         own = of_published(case, Path(folder))
-    other = round_time(campaign(case, place), case.walkers, seconds)
+    other = mean_round(campaign(case, place), case.walkers, seconds)
     return one, other, (one - own) / (other - of_native(case))
 
 

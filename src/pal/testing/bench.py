@@ -105,10 +105,15 @@ def campaign(case: Case, place: Mapping[str, Any], **options: Any) -> dict[str, 
 
 
 def round_time(case: Case, place: Mapping[str, Any], seconds: float) -> float:
+    """Mean seconds of a round with kernels that do nothing."""
+    return mean_round(campaign(case, place), case.walkers, seconds)
+
+
+def mean_round(settings: Mapping[str, Any], walkers: int, seconds: float) -> float:
     """Mean seconds of a round in a running campaign, between its first and last snapshot."""
     with tempfile.TemporaryDirectory() as folder:
-        start_up = 2.0 + 0.05 * case.walkers
-        seen = snapshots(seconds + start_up, f"{folder}/run", **campaign(case, place))
+        start_up = 2.0 + 0.05 * walkers
+        seen = snapshots(seconds + start_up, f"{folder}/run", **settings)
     first, last = seen[0], seen[-1]
     return (last.time - first.time) / (last.rounds - first.rounds)
 
