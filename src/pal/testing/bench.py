@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pal.errors import PalError
 from pal.monitor.metrics import Snapshot
 from pal.records import Batch, Feedback, Prediction
 from pal.roles import Context
@@ -114,6 +115,11 @@ def mean_round(settings: Mapping[str, Any], walkers: int, seconds: float) -> flo
     with tempfile.TemporaryDirectory() as folder:
         start_up = 2.0 + 0.05 * walkers
         seen = snapshots(seconds + start_up, f"{folder}/run", **settings)
+    if len(seen) < 2 or seen[-1].rounds == seen[0].rounds:
+        raise PalError(
+            f"{walkers} walkers came to no rounds that could be timed within {seconds:g} s: the "
+            "machine is too busy; try again, or give more --seconds"
+        )
     first, last = seen[0], seen[-1]
     return (last.time - first.time) / (last.rounds - first.rounds)
 
