@@ -94,8 +94,6 @@ def of_published(case: Case, folder: Path) -> float:
         _, heard = look(inputs, stacked)
         return middle - start + time.perf_counter() - again
 
-    for name in ("generator", "model", "utils"):
-        modules.forget(folder / f"{name}.py")
     return statistics.median(calls() for _ in range(2000))
 
 

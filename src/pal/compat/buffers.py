@@ -21,7 +21,7 @@ from pal.controller.events import Candidate
 from pal.controller.rules import INITIAL
 from pal.errors import LedgerError, SettingsError
 from pal.ledger.directory import RunDirectory, write_atomically
-from pal.ledger.entries import Entry, NewLabel, NewSample, Note
+from pal.ledger.entries import BY_HAND, Entry, NewLabel, NewSample, Note
 from pal.ledger.ledger import Ledger
 from pal.monitor.metrics import Snapshot
 from pal.monitor.terminal import Level, View
@@ -103,7 +103,7 @@ def take_over(given: Published, directory: Path) -> str:
     entries: list[Entry] = []
     for number, (sample, label) in enumerate(labelled):
         entries.append(NewSample(0.0, Candidate(number, INITIAL, 0, np.inf), sample))
-        entries.append(NewLabel(0.0, number, label, -1, "buffer file"))
+        entries.append(NewLabel(0.0, number, label, BY_HAND, "buffer file"))
     for number, sample in enumerate(waiting, len(labelled)):
         entries.append(NewSample(0.0, Candidate(number, INITIAL, 0, np.inf), sample))
     text = f"{len(labelled)} labels and {len(waiting)} inputs were taken from the buffer files"

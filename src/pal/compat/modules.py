@@ -44,11 +44,6 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def forget(path: Path) -> None:
-    """Let a file be imported anew."""
-    sys.modules.pop(path.stem, None)
-
-
 def member(path: Path, name: str) -> Any:
     """Return a class or function of a user's file.
 

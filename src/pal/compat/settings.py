@@ -6,7 +6,6 @@ settings file, so that `pal convert` can write it down.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import runpy
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pal.errors import SettingsError
+from pal.errors import SettingsError, nearest
 from pal.settings import Settings, merged, parse
 
 CONTROLLERS = 2
@@ -139,7 +138,7 @@ def check(given: Mapping[str, Any], path: Path) -> Published:
     for name, value in known.items():
         reader = _READERS.get(name)
         if reader is None:
-            problems.append(f"{name}: unknown setting; {_nearest(name)}")
+            problems.append(f"{name}: unknown setting; {nearest(name, NAMES)}")
             continue
         try:
             values[name] = reader(value, base)
@@ -245,11 +244,6 @@ NAMES = tuple(_READERS)
 """All settings of the published interface."""
 
 _NEEDED = ("result_dir", "usr_pkg", "pred_process", "gene_process")
-
-
-def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, NAMES, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(NAMES)}"
 
 
 # What they become -------------------------------------------------------------------------------

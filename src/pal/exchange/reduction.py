@@ -46,17 +46,15 @@ def beside(prediction: Prediction, feedback: Batch) -> Batch:
     if not prediction.reduced:
         return _zeros_like(feedback)
     deviation = prediction.deviation
-    if feedback.uniform and deviation.uniform:
-        shapes = {name: column.shape for name, column in feedback.columns.items()}
-        if shapes == {name: column.shape for name, column in deviation.columns.items()}:
-            return deviation
-        return _zeros_like(feedback)
-    fits = all(
-        named(a).keys() == named(b).keys()
-        and all(named(a)[name].shape == named(b)[name].shape for name in named(a))
-        for a, b in zip(deviation, feedback, strict=True)
-    )
+    whole = deviation.uniform and feedback.uniform
+    fits = _shapes_in(deviation, whole) == _shapes_in(feedback, whole)
     return deviation if fits else _zeros_like(feedback)
+
+
+def _shapes_in(batch: Batch, whole: bool) -> list[dict[str, tuple[int, ...]]]:
+    """Return names and shapes: of the columns, if it is taken as a whole, or of each item."""
+    parts = [batch.columns] if whole else map(named, batch)
+    return [{name: array.shape for name, array in part.items()} for part in parts]
 
 
 def _zeros_like(batch: Batch) -> Batch:
@@ -141,10 +139,9 @@ def finite_rows(batch: Batch) -> NDArray[np.bool_] | None:
     The sum of everything is tried first: it is finite only if every term is.
     """
     if batch.uniform:
-        floats = [column for column in batch.columns.values() if column.dtype.kind in "fc"]
-        with np.errstate(invalid="ignore", over="ignore"):
-            if all(np.isfinite(np.add.reduce(column, axis=None)) for column in floats):
-                return None
+        floats = _floats(batch)
+        if _finite_sums(floats):
+            return None
         rows = np.ones(len(batch), bool)
         for column in floats:
             rows &= np.isfinite(column).reshape(len(batch), -1).all(axis=1)
@@ -159,13 +156,21 @@ def finite_rows(batch: Batch) -> NDArray[np.bool_] | None:
     return None if rows.all() else rows
 
 
+def _floats(batch: Batch) -> list[Array]:
+    return [column for column in batch.columns.values() if column.dtype.kind in "fc"]
+
+
+def _finite_sums(columns: Sequence[Array]) -> bool:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return all(np.isfinite(np.add.reduce(column, axis=None)) for column in columns)
+
+
 def finite_in_all(members: Sequence[Batch]) -> NDArray[np.bool_] | None:
     """For which samples every member's label is finite: bool (n,), or None for all."""
-    if all(batch.uniform for batch in members):
-        columns = [c for b in members for c in b.columns.values() if c.dtype.kind in "fc"]
-        with np.errstate(invalid="ignore", over="ignore"):
-            if all(np.isfinite(np.add.reduce(column, axis=None)) for column in columns):
-                return None
+    if all(batch.uniform for batch in members) and _finite_sums(
+        [column for batch in members for column in _floats(batch)]
+    ):
+        return None
     found = [rows for rows in map(finite_rows, members) if rows is not None]
     return np.logical_and.reduce(found) if found else None
 

@@ -13,9 +13,6 @@ from pal.ledger.ledger import Ledger
 KIND: Final = "operator"
 """The kind of note that holds a change."""
 
-TOLD: Final = "told"
-"""The kind of note that holds what the campaign said of itself."""
-
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pal.controller.commands import State
 from pal.controller.events import Candidate
 from pal.errors import Failure
 from pal.records import Label, Sample
+
+BY_HAND: Final = -1
+"""The oracle of labels that none of the campaign's oracles has made."""
 
 
 @dataclass(frozen=True, slots=True)

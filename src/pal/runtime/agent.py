@@ -246,10 +246,8 @@ class Agent:
         `forgiven`: it is not held against the worker, which is started again at once.
         """
         if worker.pid and self._socket is not None:
-            worker.last, worker.condemned = (
-                self._inquest.failure(worker.job, kind, reason),
-                forgiven,
-            )
+            worker.last = self._inquest.failure(worker.job, kind, reason)
+            worker.condemned = forgiven
             with suppress(OSError):
                 send_request(self._socket, Kill(worker.pid, signal.SIGKILL), [])
 

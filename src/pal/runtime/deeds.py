@@ -17,6 +17,7 @@ from pal.controller.rules import Rules
 from pal.errors import PalError, SettingsError
 from pal.ledger.changes import Change
 from pal.ledger.directory import RunDirectory
+from pal.ledger.entries import BY_HAND
 from pal.monitor.text import shown
 from pal.records import Sample
 from pal.runtime import messages as msg
@@ -30,9 +31,6 @@ from pal.runtime.requests import Answer, Request
 from pal.runtime.rules import rules_of
 from pal.runtime.scaling import SCALES, Scaling
 from pal.settings import Settings
-
-BY_HAND: Final = -1
-"""The oracle of labels that an operator brings."""
 
 KERNELS: Final[tuple[ev.Pausable, ...]] = ("generator", "oracle", "training")
 """What may be paused."""

@@ -181,10 +181,8 @@ class Operator:
         """End within the half a minute that batch systems give: running labels are requeued."""
         if self.hurried:
             return
-        reason, over = (
-            f"{name} received from the batch system",
-            self._walltime.over(self._walltime.now),
-        )
+        reason = f"{name} received from the batch system"
+        over = self._walltime.over(self._walltime.now)
         self._session.say(f"stopping at once: {reason}")
         self._hurry_at = time.monotonic() + HASTE
         if not self._session.directed:
