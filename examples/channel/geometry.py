@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 PITCH = 0.8
 RADIUS = 0.1
 GAP = 0.05
-PIXELS = 15
+PIXELS = 10
 """Pixels of the picture for each channel height."""
 
 Array = NDArray[np.float64]

@@ -163,6 +163,16 @@ def test_the_best_are_written_down_with_their_deviation(make, tmp_path):
     assert answer(np.array(first["parameters"])).mean == pytest.approx(heights[0])
 
 
+def test_the_course_of_the_search_is_written_down(make, tmp_path):
+    walk(make(), 300)
+    best = read(tmp_path)
+    told, losses = zip(*best["course"], strict=True)
+    assert list(told) == sorted(set(told))
+    assert list(losses) == sorted(losses, reverse=True)
+    assert losses[-1] == pytest.approx(best["designs"][0]["objectives"][""])
+    assert losses[-1] < losses[0]
+
+
 def test_untrusted_designs_are_not_kept(make, tmp_path):
     walk(make(), 60, lambda sample: answer(sample, trusted=bool(sample[0] < 0)))
     assert all(each["parameters"][0] < 0 for each in read(tmp_path)["designs"])

@@ -35,7 +35,8 @@ class Optimiser:
     Several objectives without weights are optimised together by the hypervolume that they add to
     the Pareto front. The best designs that are trusted are kept in `best.json` in the directory of
     the process's first walker, with their deviation; when the models change, they are asked
-    about again, and are dropped if they are not trusted any more. Untrusted designs are told to
+    about again, and are dropped if they are not trusted any more. With one loss, `course` in
+    that file says after how many designs which loss was the best. Untrusted designs are told to
     the optimiser, but not kept; after `patience` of them in a row, the search begins anew.
 
     Options:

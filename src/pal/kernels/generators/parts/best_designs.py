@@ -16,6 +16,8 @@ from pal.errors import ContractError
 from pal.records import Array, Feedback, Label, named
 
 FILE: Final = "best.json"
+COURSE: Final = 2000
+"""Entries that the course of a search may have before every second one is left out."""
 _WRITTEN = re.compile(r"^(?P<name>[^\[\]]*)(\[(?P<index>\d+(,\d+)*)\])?$")
 
 
@@ -109,13 +111,15 @@ class Found:
 class BestDesigns:
     """The best trusted designs, `keep` at most: of one loss the lowest, else a Pareto front.
 
-    Of a front that is too large, the design that is closest to another one is left out.
+    Of a front that is too large, the design that is closest to another one is left out. Of one
+    loss, its course is kept: after how many evaluations which loss was the best.
     """
 
     def __init__(self, keep: int, losses: int) -> None:
         self._keep = keep
         self._front = losses > 1
         self._found: dict[bytes, Found] = {}
+        self._course: list[tuple[int, float]] = []
         self.changed = False
 
     def __iter__(self) -> Iterator[Found]:
@@ -160,13 +164,24 @@ class BestDesigns:
         if not self.changed:
             return
         self.changed = False
-        content = {
+        content: dict[str, Any] = {
             "evaluations": told,
             "designs": [_readable(found, objectives) for found in self],
         }
+        if not self._front:
+            content["course"] = self._continued(told)
         draft = directory / f"{FILE}.new"
         draft.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(draft, directory / FILE)
+
+    def _continued(self, told: int) -> list[tuple[int, float]]:
+        """Return the course of the best loss until now; models that learn may take it back."""
+        best = [float(found.loss[0]) for found in list(self)[:1]]
+        if best and best[0] not in [loss for _, loss in self._course[-1:]]:
+            self._course.append((told, best[0]))
+        if len(self._course) > COURSE:
+            del self._course[1:-1:2]
+        return self._course
 
 
 def _readable(found: Found, names: Sequence[str]) -> Mapping[str, Any]:
