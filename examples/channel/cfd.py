@@ -136,7 +136,7 @@ def _product(p: Any, q: Any, w: Any) -> Any:
 @BilinearForm
 def _inertia(u: Any, v: Any, w: Any) -> Any:
     """The derivative of u . grad u."""
-    here, slope, change = w.flow.value, w.flow.grad, u.grad
+    here, slope, change = w.flow, grad(w.flow), grad(u)
     return sum(
         (u[j] * slope[i, j] + here[j] * change[i, j]) * v[i] for i in range(2) for j in range(2)
     )
@@ -154,12 +154,12 @@ def _conduction(t: Any, v: Any, w: Any) -> Any:
 
 @BilinearForm
 def _convection(t: Any, v: Any, w: Any) -> Any:
-    return -t * dot(w.flow.value, grad(v))
+    return -t * dot(w.flow, grad(v))
 
 
 @LinearForm
 def _carried(v: Any, w: Any) -> Any:
-    return w.flow.value[0] * v
+    return w.flow[0] * v
 
 
 def _factor(matrix: Any) -> Any:

@@ -47,8 +47,8 @@ class Optimiser:
         objective: the predicted number to optimise: "drag", an entry of an array, "energies[1]",
             of a bare array "[0]", or "" for a bare number; or several of them.
         maximise: whether it is to be large, not small; of several, those that are.
-        weights: of the objectives, which are added up with them to one; without weights, several
-            objectives make a Pareto front.
+        weights: of the objectives, which are added up with them to one; without weights, or with
+            [], several objectives make a Pareto front.
         exploration: standard deviations that are taken off a predicted loss, to try what is
             little known.
         budget: designs after which a search ends; those of one process together.

@@ -25,7 +25,7 @@ class Objectives:
     """Numbers that the committee predicts, to be made small or large.
 
     `names`: "drag", one number of an array, "energies[1]", or of a bare one, "[0]" or "".
-    `weights` join them to one loss; without, each is a loss of its own.
+    `weights` join them to one loss; without, or with none in it, each is a loss of its own.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Objectives:
             raise ContractError(
                 f"optimiser: maximise = {list(maximise)} must be among objective = {list(names)}"
             )
-        if weights is not None and (len(weights) != len(names) or not np.isfinite(weights).all()):
+        if weights and (len(weights) != len(names) or not np.isfinite(weights).all()):
             raise ContractError(
                 f"optimiser: expected a weight for each of {len(names)} objectives; got {weights}"
             )
         self.names = tuple(names)
         self._places = [_place(match) for match in places if match is not None]
         signs = np.array([-1.0 if name in maximise else 1.0 for name in names])
-        self._matrix = np.diag(signs) if weights is None else (signs * weights)[None]
+        self._matrix = (signs * weights)[None] if weights else np.diag(signs)
         self._exploration = exploration
 
     @property
