@@ -9,13 +9,14 @@ ALONE := $(addprefix tests/,controller docs exchange kernels ledger monitor simu
 # The tests that MACE's environment runs.
 MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py
 
-.PHONY: help setup demo demo-compare slurm test test-slow check format clean
+.PHONY: help setup demo demo-compare slurm openfoam test test-slow check format clean
 
 help:
 	@echo "make demo          learn a potential for alanine dipeptide (about 4 minutes)"
 	@echo "make demo-compare  the same, active against random selection"
 	@echo "make test          run the tests (about 18 minutes, with all that they install)"
 	@echo "make slurm         install what the tests of batch jobs need (root on Debian)"
+	@echo "make openfoam      install what the test of the channel by OpenFOAM needs (likewise)"
 	@echo "make test-slow     run the tests that take minutes, too"
 	@echo "make check         format, lint, types, import rules"
 
@@ -56,12 +57,16 @@ demo-compare: $(BIN)/.demo
 slurm:
 	@tests/batch/install_slurm.sh
 
-test: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm
+# The example of a channel is calculated by OpenFOAM, too, where it is installed.
+openfoam:
+	@tests/examples/install_openfoam.sh
+
+test: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm openfoam
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(ALONE)
 	$(BIN)/python -m pytest -m 'not slow' --durations=25 $(addprefix --ignore=,$(ALONE))
 	$(MACE)/python -m pytest -m 'not slow' $(MACE_TESTS)
 
-test-slow: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm
+test-slow: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm openfoam
 	$(BIN)/python -m pytest
 	$(MACE)/python -m pytest $(MACE_TESTS)
 
