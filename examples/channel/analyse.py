@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from cfd import Flow, solve
-from geometry import PITCH, Array, Channel, channel, promoters
+from geometry import Array, channel, promoters
 from matplotlib import pyplot as plt
 from matplotlib.tri import Triangulation
 
@@ -83,9 +83,7 @@ def labelled_course(run: Path) -> Course:
     db.close()
     values = criterion(np.array([item.label["coefficients"] for item in labels]))
     seconds = np.array([times[item.identity] - start for item in labels])
-    return Course(
-        "learned", np.arange(1, len(values) + 1), np.maximum.accumulate(values), seconds
-    )
+    return Course("learned", np.arange(1, len(values) + 1), np.maximum.accumulate(values), seconds)
 
 
 def direct_course(run: Path) -> Course:
@@ -99,7 +97,10 @@ def direct_course(run: Path) -> Course:
 
 def tell_best(name: str, run: Path) -> tuple[float, ...]:
     """Print the best designs as predicted and as they are; return the best as confirmed."""
-    print(f"\n### {name}\n\n| predicted Cf | St | CFD Cf | St | Cf / empty | St / empty | criterion |")
+    print(
+        f"\n### {name}\n\n"
+        "| predicted Cf | St | CFD Cf | St | Cf / empty | St / empty | criterion |"
+    )
     print("|---|---|---|---|---|---|---|")
     designs = search(run)["designs"][:SHOWN]
     for each in designs:
@@ -177,9 +178,11 @@ def draw_front(path: Path, run: Path, labels: Path) -> None:
     true = np.array([coefficients(confirmed(tuple(d["parameters"]))) for d in found])
     known = np.array([i.label["coefficients"] for i in read_labelled(labels / "dataset.npz")])
     error = np.abs(true - said)
-    print(f"\nPareto front: {len(found)} designs; the prediction differs from CFD by "
-          f"{100 * error[:, 0].mean():.1f} % of Cf and {100 * error[:, 1].mean():.1f} % of St "
-          "on the mean")
+    print(
+        f"\nPareto front: {len(found)} designs; the prediction differs from CFD by "
+        f"{100 * error[:, 0].mean():.1f} % of Cf and {100 * error[:, 1].mean():.1f} % of St "
+        "on the mean"
+    )
     figure, axes = plt.subplots(figsize=(5.5, 4))
     for values, style, name in (
         (known, {"color": "0.75", "marker": "."}, "labels"),

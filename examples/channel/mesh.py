@@ -78,7 +78,8 @@ def _surface(channel: Channel, width: float) -> Array:
 def _joined(points: Array, channel: Channel, width: float) -> Mesh:
     """Join the points and their copies, and keep one period of the fluid."""
     length = channel.length
-    spread = np.hstack([points + [[shift * length], [0.0]] for shift in (-1, 0, 1)])
+    steps = np.array([[length], [0.0]])
+    spread = np.hstack([points - steps, points, points + steps])
     near_by = np.flatnonzero(np.abs(spread[0] - length / 2) < length / 2 + 4 * width)
     found = near_by[Delaunay(spread[:, near_by].T).simplices.T]
     centres = spread[:, found].mean(axis=1)

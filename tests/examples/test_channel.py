@@ -105,11 +105,11 @@ def test_what_the_walls_heat_is_carried_along(example, solved):
 def test_flips_and_shifts_change_nothing(example, solved):
     promoters = example.geometry.promoters(DESIGN)
     reference = numbers(solved(promoters, 0.07))
-    flipped = promoters * [1, -1, 1] + [0, 1, 0]
-    shifted = (promoters + [0.977, 0, 0]) % [2.4, 9, 9]
+    flipped = promoters * [1, -1, 1] + np.array([0, 1, 0])
+    shifted = (promoters + np.array([0.977, 0, 0])) % [2.4, 9, 9]
     assert numbers(solved(flipped, 0.07)) == pytest.approx(reference, rel=3e-3)
     assert numbers(solved(shifted, 0.07)) == pytest.approx(reference, rel=3e-3)
-    backwards = promoters * [-1, 1, 1] + [2.4, 0, 0]
+    backwards = promoters * [-1, 1, 1] + np.array([2.4, 0, 0])
     assert numbers(solved(backwards, 0.07)) != pytest.approx(reference, rel=3e-3)
 
 
@@ -162,9 +162,7 @@ def test_openfoam_agrees(example, tmp_path, monkeypatch):
     monkeypatch.chdir(EXAMPLE)
     settings = load(EXAMPLE / "openfoam.toml")
     settings.oracle.options["environment"]["ROWS"] = "40"
-    oracle = specs(settings, (str(EXAMPLE),))["oracle"].build(
-        Context("oracle", 0, 1, 0, tmp_path)
-    )
+    oracle = specs(settings, (str(EXAMPLE),))["oracle"].build(Context("oracle", 0, 1, 0, tmp_path))
     monkeypatch.chdir(tmp_path)
     sample = example.geometry.sample(DESIGN)
     label = oracle.label(sample)["coefficients"]
@@ -179,7 +177,9 @@ def test_openfoam_agrees(example, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["pal", "small", "random", "serial", "direct", "pareto", "openfoam", "cluster"]
 )
-def test_the_settings_load_and_their_kernels_accept_the_options(example, name, tmp_path, monkeypatch):
+def test_the_settings_load_and_their_kernels_accept_the_options(
+    example, name, tmp_path, monkeypatch
+):
     if name == "openfoam" and shutil.which("simpleFoam") is None:
         monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
     monkeypatch.chdir(EXAMPLE)
@@ -229,6 +229,8 @@ def test_the_best_design_is_as_good_as_predicted(example, campaign):
     sample = example.geometry.sample(np.array(best["parameters"]))
     true = example.cfd.FiniteElements(width=0.1).label(sample)["coefficients"]
     assert np.abs(true - said).max() < 0.15
-    initial = [item.label["coefficients"] for item in read_labelled(campaign.directory / "dataset.npz")][:16]
+    initial = [
+        item.label["coefficients"] for item in read_labelled(campaign.directory / "dataset.npz")
+    ][:16]
     scores = [label[1] - label[0] / 3 for label in initial]
     assert true[1] - true[0] / 3 > np.median(scores)
