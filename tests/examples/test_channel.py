@@ -87,10 +87,8 @@ def test_power_and_heat_balance(example, solved):
     assert (fine.power, fine.heat) == pytest.approx((1, 1), abs=2e-4)
 
 
-def test_what_the_walls_heat_is_carried_along(example, solved):
-    """Between two cross-sections the flow takes up what the walls give there."""
+def test_the_same_flow_passes_everywhere(example, solved):
     flow = solved(example.geometry.promoters(DESIGN), 0.04)
-    # By the mesh's triangles: the mean over a slice of the channel is the flow's mean there.
     corners = flow.mesh.corners.reshape(2, -1, 3)
     area = np.abs(np.linalg.det(np.moveaxis(corners[:, :, 1:] - corners[:, :, :1], 1, 0))) / 2
     along = flow.velocity[0][flow.mesh.triangles].mean(axis=0)
