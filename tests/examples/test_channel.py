@@ -217,7 +217,7 @@ def test_the_campaign_makes_its_labels_and_learns_from_them(campaign):
     assert campaign.summary.labels >= 48
     found = json.loads((campaign.directory / "summary.json").read_text())["evaluations"]
     assert found[-1]["labels"] >= 48
-    assert found[-1]["error"] < 0.5 * found[0]["error"]
+    assert found[-1]["error"] < 0.7 * found[0]["error"]
 
 
 def test_the_best_design_is_as_good_as_predicted(example, campaign):
