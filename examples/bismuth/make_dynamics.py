@@ -1,0 +1,118 @@
+"""Write frames of GFN1-xTB dynamics of all sizes and charges, which nobody chose.
+
+heldout-xtb.extxyz: Bi4 to Bi8, labelled by GFN1-xTB itself; nothing ever learns from it.
+geometries.xyz: Bi2 to Bi5, to be labelled by DFT with label.py. Rounds for the held-out data
+(all temperatures, all sizes) and rounds of pre-training data (the lowest isomer at 300 K, not of
+Bi5, the size left out) take turns, so that any first part of the file is as balanced as it all.
+
+Langevin dynamics, 5 fs a step, frames 1 ps apart. It takes about three minutes on one core; the
+results are in the repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import CalculationFailed
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
+from make_starts import calculator
+
+from pal.kernels.atoms import to_sample
+from pal.kernels.oracles.xtb import Xtb
+
+HERE = Path(__file__).parent
+CHARGES = (-1, 0, 1)
+HOT_K = (300.0, 600.0, 900.0)
+COLD_K = (300.0,)
+STEP_FS, SETTLE_STEPS, APART_STEPS = 5.0, 400, 200
+DFT_SIZES, DFT_TRAINED, DFT_ROUNDS = (2, 3, 4, 5), (2, 3, 4), 16
+XTB_SIZES, XTB_FRAMES = (4, 5, 6, 7, 8), 12
+
+
+def trajectory(start: Atoms, kelvin: float, rng: np.random.Generator) -> Iterator[Atoms]:
+    """Yield frames of one trajectory without end; where it fails it begins anew."""
+    while True:
+        atoms = start.copy()
+        atoms.calc = calculator(start.info["charge"])
+        thermalize_momenta(atoms, temperature_K=kelvin, rng=rng)
+        dynamics = Langevin(
+            atoms,
+            timestep=STEP_FS * units.fs,
+            temperature_K=kelvin,
+            friction=0.005 / units.fs,
+            fixcm=False,
+            rng=rng,
+        )
+        try:
+            dynamics.run(SETTLE_STEPS)
+            while True:
+                dynamics.run(APART_STEPS)
+                yield _frame(atoms, kelvin)
+        except CalculationFailed:
+            continue
+
+
+def frames(isomers: list[Atoms], kelvins: tuple[float, ...], seed: int) -> Iterator[Atoms]:
+    """Yield frames of several trajectories in turn: each isomer, each temperature."""
+    rng = np.random.default_rng(seed)
+    runs = [trajectory(isomer, kelvin, rng) for isomer in isomers for kelvin in kelvins]
+    # Begin with the lowest isomer at each temperature, but not always with the coldest.
+    shift = seed % len(runs)
+    for run in cycle(runs[shift:] + runs[:shift]):
+        yield next(run)
+
+
+def _frame(atoms: Atoms, kelvin: float) -> Atoms:
+    frame = Atoms(atoms.numbers, np.round(atoms.positions - atoms.get_center_of_mass(), 5))
+    frame.info.update(charge=atoms.info["charge"], temperature_K=kelvin)
+    return frame
+
+
+def of(starts: list[Atoms], size: int, charge: int) -> list[Atoms]:
+    """Return the isomers of one size and charge."""
+    return [a for a in starts if len(a) == size and a.info["charge"] == charge]
+
+
+def for_dft(starts: list[Atoms]) -> Iterator[Atoms]:
+    """Yield rounds of all sizes and charges, for the two purposes in turn."""
+    systems = [(size, charge) for size in DFT_SIZES for charge in CHARGES]
+    hot = {s: frames(of(starts, *s), HOT_K, 100 + i) for i, s in enumerate(systems)}
+    cold = {s: frames(of(starts, *s)[:1], COLD_K, 200 + i) for i, s in enumerate(systems)}
+    for _ in range(DFT_ROUNDS):
+        for purpose, runs in (("held out", hot), ("pre-training", cold)):
+            for system, run in runs.items():
+                if purpose == "held out" or system[0] in DFT_TRAINED:
+                    frame = next(run)
+                    frame.info["purpose"] = purpose
+                    yield frame
+
+
+def for_xtb(starts: list[Atoms]) -> Iterator[Atoms]:
+    """Yield held-out frames with the labels of GFN1-xTB."""
+    oracle = Xtb(method="GFN1-xTB")
+    for number, size in enumerate(XTB_SIZES):
+        for charge in CHARGES:
+            seed = 300 + 3 * number + charge
+            for frame in islice(frames(of(starts, size, charge), HOT_K, seed), XTB_FRAMES):
+                yield labelled(frame, oracle)
+
+
+def labelled(frame: Atoms, oracle: Xtb) -> Atoms:
+    """Return the frame with energy and forces, rounded to what a file need hold."""
+    label = oracle.label(to_sample(frame))
+    energy, forces = round(float(label["energy"]), 5), np.round(label["forces"], 5) + 0.0
+    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    return frame
+
+
+if __name__ == "__main__":
+    clusters = read(HERE / "clusters.xyz", index=":")
+    write(HERE / "geometries.xyz", list(for_dft(clusters)), format="extxyz")
+    write(HERE / "heldout-xtb.extxyz", list(for_xtb(clusters)), format="extxyz")
