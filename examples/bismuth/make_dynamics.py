@@ -31,12 +31,15 @@ HERE = Path(__file__).parent
 CHARGES = (-1, 0, 1)
 HOT_K = (300.0, 600.0, 900.0)
 COLD_K = (300.0,)
-STEP_FS, SETTLE_STEPS, APART_STEPS = 5.0, 400, 200
+STEP_FS, APART_STEPS = 5.0, 200
 DFT_SIZES, DFT_TRAINED, DFT_ROUNDS = (2, 3, 4, 5), (2, 3, 4), 16
-XTB_SIZES, XTB_FRAMES = (4, 5, 6, 7, 8), 12
+DFT_SETTLE, XTB_SETTLE = 400, 200
+XTB_SIZES, XTB_ISOMERS, XTB_FRAMES = (4, 5, 6, 7, 8), 2, 12
 
 
-def trajectory(start: Atoms, kelvin: float, rng: np.random.Generator) -> Iterator[Atoms]:
+def trajectory(
+    start: Atoms, kelvin: float, settle: int, rng: np.random.Generator
+) -> Iterator[Atoms]:
     """Yield frames of one trajectory without end; where it fails it begins anew."""
     while True:
         atoms = start.copy()
@@ -51,7 +54,7 @@ def trajectory(start: Atoms, kelvin: float, rng: np.random.Generator) -> Iterato
             rng=rng,
         )
         try:
-            dynamics.run(SETTLE_STEPS)
+            dynamics.run(settle)
             while True:
                 dynamics.run(APART_STEPS)
                 yield _frame(atoms, kelvin)
@@ -59,10 +62,12 @@ def trajectory(start: Atoms, kelvin: float, rng: np.random.Generator) -> Iterato
             continue
 
 
-def frames(isomers: list[Atoms], kelvins: tuple[float, ...], seed: int) -> Iterator[Atoms]:
+def frames(
+    isomers: list[Atoms], kelvins: tuple[float, ...], settle: int, seed: int
+) -> Iterator[Atoms]:
     """Yield frames of several trajectories in turn: each isomer, each temperature."""
     rng = np.random.default_rng(seed)
-    runs = [trajectory(isomer, kelvin, rng) for isomer in isomers for kelvin in kelvins]
+    runs = [trajectory(isomer, kelvin, settle, rng) for isomer in isomers for kelvin in kelvins]
     # Begin with the lowest isomer at each temperature, but not always with the coldest.
     shift = seed % len(runs)
     for run in cycle(runs[shift:] + runs[:shift]):
@@ -83,8 +88,11 @@ def of(starts: list[Atoms], size: int, charge: int) -> list[Atoms]:
 def for_dft(starts: list[Atoms]) -> Iterator[Atoms]:
     """Yield rounds of all sizes and charges, for the two purposes in turn."""
     systems = [(size, charge) for size in DFT_SIZES for charge in CHARGES]
-    hot = {s: frames(of(starts, *s), HOT_K, 100 + i) for i, s in enumerate(systems)}
-    cold = {s: frames(of(starts, *s)[:1], COLD_K, 200 + i) for i, s in enumerate(systems)}
+    hot, cold = {}, {}
+    for i, system in enumerate(systems):
+        isomers = of(starts, *system)
+        hot[system] = frames(isomers, HOT_K, DFT_SETTLE, 100 + i)
+        cold[system] = frames(isomers[:1], COLD_K, DFT_SETTLE, 200 + i)
     for _ in range(DFT_ROUNDS):
         for purpose, runs in (("held out", hot), ("pre-training", cold)):
             for system, run in runs.items():
@@ -99,8 +107,9 @@ def for_xtb(starts: list[Atoms]) -> Iterator[Atoms]:
     oracle = Xtb(method="GFN1-xTB")
     for number, size in enumerate(XTB_SIZES):
         for charge in CHARGES:
-            seed = 300 + 3 * number + charge
-            for frame in islice(frames(of(starts, size, charge), HOT_K, seed), XTB_FRAMES):
+            isomers = of(starts, size, charge)[:XTB_ISOMERS]
+            runs = frames(isomers, HOT_K, XTB_SETTLE, 300 + 3 * number + charge)
+            for frame in islice(runs, XTB_FRAMES):
                 yield labelled(frame, oracle)
 
 
@@ -109,6 +118,7 @@ def labelled(frame: Atoms, oracle: Xtb) -> Atoms:
     label = oracle.label(to_sample(frame))
     energy, forces = round(float(label["energy"]), 5), np.round(label["forces"], 5) + 0.0
     frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    del frame.info["temperature_K"]  # What is no part of the sample would be one of the label.
     return frame
 
 
