@@ -35,7 +35,8 @@ def begin() -> None:
     global oracle
     from pal.kernels.oracles.pyscf import PySCF
 
-    options = tomllib.loads((HERE / "pal.toml").read_text())["oracle"]["options"]
+    settings = tomllib.loads((HERE / "pal.toml").read_text())
+    options = settings["oracle"]["options"]["oracle"]["options"]
     scratch = Path(tempfile.mkdtemp())
     os.chdir(HERE)
     oracle = PySCF(Context("oracle", 0, 1, 0, scratch), **options)
