@@ -1,9 +1,9 @@
 """Write frames of GFN1-xTB dynamics of all sizes and charges, which nobody chose.
 
 heldout-xtb.extxyz: Bi4 to Bi8, labelled by GFN1-xTB itself; nothing ever learns from it.
-geometries.xyz: Bi2 to Bi5, to be labelled by DFT with label.py. Rounds for the held-out data
-(all temperatures, all sizes) and rounds of pre-training data (the lowest isomer at 300 K, not of
-Bi5, the size left out) take turns, so that any first part of the file is as balanced as it all.
+geometries.xyz: Bi2 to Bi4, to be labelled by DFT with label.py. Rounds for the held-out data (all
+temperatures; of Bi4, the size left out, in every other one) and rounds of pre-training data (the
+lowest isomers of Bi2 and Bi3 at 300 K) take turns, so that any first part is as balanced as all.
 
 Langevin dynamics, 5 fs a step, frames 1 ps apart. It takes about three minutes on one core; the
 results are in the repository.
@@ -32,7 +32,8 @@ CHARGES = (-1, 0, 1)
 HOT_K = (300.0, 600.0, 900.0)
 COLD_K = (300.0,)
 STEP_FS, APART_STEPS = 5.0, 200
-DFT_SIZES, DFT_TRAINED, DFT_ROUNDS = (2, 3, 4, 5), (2, 3, 4), 16
+DFT_SIZES, DFT_LEFT_OUT = (2, 3, 4), 4
+DFT_ROUNDS = {"held out": 6, "pre-training": 3}
 DFT_SETTLE, XTB_SETTLE = 400, 200
 XTB_SIZES, XTB_ISOMERS, XTB_FRAMES = (4, 5, 6, 7, 8), 2, 12
 
@@ -93,11 +94,12 @@ def for_dft(starts: list[Atoms]) -> Iterator[Atoms]:
         isomers = of(starts, *system)
         hot[system] = frames(isomers, HOT_K, DFT_SETTLE, 100 + i)
         cold[system] = frames(isomers[:1], COLD_K, DFT_SETTLE, 200 + i)
-    for _ in range(DFT_ROUNDS):
+    for number in range(max(DFT_ROUNDS.values())):
         for purpose, runs in (("held out", hot), ("pre-training", cold)):
             for system, run in runs.items():
-                if purpose == "held out" or system[0] in DFT_TRAINED:
-                    frame = next(run)
+                frame = next(run)
+                wanted = system[0] != DFT_LEFT_OUT or (purpose == "held out" and number % 2 == 0)
+                if wanted and number < DFT_ROUNDS[purpose]:
                     frame.info["purpose"] = purpose
                     yield frame
 

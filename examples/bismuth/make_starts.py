@@ -2,8 +2,8 @@
 
 Random heaps of atoms, relaxed with GFN1-xTB; of each size and charge the lowest ones that
 differ. clusters.xyz holds all, the lowest isomers of all sizes and charges first, so that any
-number of walkers is spread over them; bi2-bi4.xyz and bi4-bi8.xyz those that campaigns learn
-from: Bi5, and Bi6, are the sizes left out. It takes about three minutes on one core; the results
+number of walkers is spread over them; bi2-bi3.xyz and bi4-bi8.xyz those that campaigns learn
+from: Bi4, and Bi6, are the sizes left out. It takes about three minutes on one core; the results
 are in the repository.
 """
 
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 SIZES = range(2, 9)
 CHARGES = (-1, 0, 1)
 TRIES, KEPT = 24, 3
-FILES = {"clusters.xyz": SIZES, "bi2-bi4.xyz": (2, 3, 4), "bi4-bi8.xyz": (4, 5, 7, 8)}
+FILES = {"clusters.xyz": SIZES, "bi2-bi3.xyz": (2, 3), "bi4-bi8.xyz": (4, 5, 7, 8)}
 APART_EV = 0.05
 """Isomers whose energies differ by less count as one."""
 
