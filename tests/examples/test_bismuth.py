@@ -10,8 +10,10 @@ import pytest
 
 from pal.catalogue import check_options
 from pal.kernels.atoms import read_samples
+from pal.kernels.oracles.pyscf import PySCF
 from pal.kernels.oracles.xtb import Xtb
 from pal.ledger.export import read_labelled
+from pal.roles import Context
 from pal.runtime.campaign import Campaign
 from pal.settings import load
 
@@ -109,6 +111,8 @@ def test_every_version_says_what_its_kernels_understand(path):
     for role in ("generator", "model", "oracle", "selector", "initial"):
         section = getattr(settings, role)
         check_options(role, section.kernel, section.options)
+    if (inner := settings.oracle.options.get("oracle")) is not None:
+        check_options("oracle", inner["kernel"], inner["options"])
     for file in (settings.generator.options["start"], settings.evaluation.data):
         assert (EXAMPLE / file).is_file()
 
@@ -132,3 +136,27 @@ def test_held_out_labels_in_small_are_the_oracles_own():
         label = oracle.label(item.sample)
         np.testing.assert_allclose(item.label["forces"], label["forces"], atol=2e-3)
         np.testing.assert_allclose(item.label["energy"], label["energy"], atol=1e-3)
+
+
+def test_dft_labels_are_those_of_the_oracle(tmp_path, monkeypatch):
+    """An anion of two atoms: functional, basis and core potential of the publication."""
+    monkeypatch.chdir(EXAMPLE)
+    options = load(EXAMPLE / "pal.toml").oracle.options["oracle"]["options"]
+    oracle = PySCF(Context("oracle", 0, 1, 0, tmp_path), **options)
+    data = read_labelled(EXAMPLE / "pre-training.extxyz")
+    item = next(i for i in data if (len(i.sample["numbers"]), i.sample["charge"]) == (2, -1))
+    monkeypatch.chdir(tmp_path)
+    label = oracle.label(item.sample)
+    assert float(item.label["energy"]) == pytest.approx(float(label["energy"]), abs=2e-4)
+    np.testing.assert_allclose(item.label["forces"], label["forces"], atol=2e-3)
+
+
+def test_what_learns_from_dft_never_sees_what_judges_it():
+    seen = read_samples(EXAMPLE / "pre-training.extxyz")
+    judges = read_samples(EXAMPLE / "heldout-dft.extxyz")
+    assert {(len(s["numbers"]), int(s["charge"])) for s in seen} == SMALLER
+    assert {(len(s["numbers"]), int(s["charge"])) for s in judges} == SMALLER | {
+        (4, charge) for charge in (-1, 0, 1)
+    }
+    for one in judges:
+        assert not any(np.array_equal(one["positions"], s["positions"]) for s in seen)
