@@ -17,7 +17,7 @@ from pal.errors import LabelFailure
 from pal.kernels.atoms import to_atoms
 from pal.kernels.oracles.parts.electrons import Composition, Recent, composition, isolated
 from pal.kernels.oracles.parts.program import last_words
-from pal.kernels.oracles.parts.pyscf_names import BasisSet, functional_name
+from pal.kernels.oracles.parts.pyscf_names import BasisSet, fitting_basis, functional_name
 from pal.kernels.oracles.parts.sanity import sane
 from pal.records import Array, Label, Sample
 from pal.roles import Context
@@ -55,15 +55,17 @@ class PySCF:
     Options:
         functional: any that PySCF knows, such as "B3LYP", "PBE0", "wB97X-V"; or "HF".
         basis: any that PySCF knows, such as "6-31G*" or "def2-SVP", more with the package
-            basis-set-exchange installed; or a table of them by element, such as
-            { Bi = "dhf-TZVP", default = "def2-TZVP" }.
+            basis-set-exchange installed; or a file in NWChem's format; or a table of them by
+            element, such as { Bi = "dhf-tzvp.nw", default = "def2-TZVP" }.
         ecp: effective core potentials: "auto" takes those that belong to the basis, "none"
-            keeps all electrons, else a name, such as "lanl2dz".
+            keeps all electrons, else a name, such as "lanl2dz", or a file.
         charge: total charge in e, where the sample carries none.
         spin: number of unpaired electrons, where the sample carries none; by default the lowest.
         states: number of electronic states, including the ground state.
         method: of the excited states.
-        density_fitting: fit the Coulomb integrals; faster, for the ground state only.
+        density_fitting: fit the Coulomb integrals, or name the auxiliary basis to do it with, such
+            as "def2-universal-jfit" for functionals without exact exchange, "def2-universal-jkfit"
+            for others; faster, for the ground state only.
         grid_level: of the integration grid, 0 (coarse) to 9 (fine).
         convergence: of the energy between two cycles, in Hartree.
         max_cycles: of the self-consistent field, and of the excited states' solver.
@@ -98,7 +100,7 @@ class PySCF:
         spin: int | None = None,
         states: int = 1,
         method: Literal["TDA", "TDDFT"] = "TDA",
-        density_fitting: bool = False,
+        density_fitting: bool | str = False,
         grid_level: int = 3,
         convergence: float = 1e-9,
         max_cycles: int = 100,
@@ -107,13 +109,14 @@ class PySCF:
         memory_mb: int = 4000,
         max_force: float = 50.0,
     ) -> None:
-        self._xc = functional_name(functional, states, density_fitting)
+        self._xc = functional_name(functional, states, bool(density_fitting))
         self._basis = BasisSet(basis, ecp)
         self._method = method
         self._charge = charge
         self._spin = spin
         self._excited = states - 1
-        self._density_fitting = density_fitting
+        self._fitted = bool(density_fitting)
+        self._fitting = fitting_basis(density_fitting)
         self._grid_level = grid_level
         self._convergence = convergence
         self._max_cycles = max_cycles
@@ -185,8 +188,8 @@ class PySCF:
         else:
             field = (dft.UKS if system.spin else dft.RKS)(molecule, xc=self._xc)
             field.grids.level = self._grid_level
-        if self._density_fitting:
-            field = field.density_fit()
+        if self._fitted:
+            field = field.density_fit(auxbasis=self._fitting)
         field.conv_tol = self._convergence
         field.max_cycle = self._max_cycles
         field.chkfile = None

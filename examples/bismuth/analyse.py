@@ -1,0 +1,308 @@
+"""Judge a campaign size by size and charge by charge, and run long dynamics on what it learned.
+
+    python examples/bismuth/analyse.py small.toml
+    python examples/bismuth/analyse.py small.toml --dynamics --pictures docs/img
+
+Compares the weights that were trained on the first labels only ("pre-trained") with the last
+ones ("improved"): errors on the held-out data, and how many of the trajectories on the committee's
+mean forces stay intact. Prints tables, and draws them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ase import units
+from ase.data import atomic_masses
+
+from pal.building import joined, nested
+from pal.errors import LabelFailure
+from pal.kernels.atoms import read_samples
+from pal.ledger.export import read_labelled
+from pal.records import Array, Batch, LabelledSample, Sample, as_members
+from pal.roles import Context, Oracle
+from pal.runtime.weights import fetch
+from pal.settings import Settings, load
+
+HERE = Path(__file__).parent
+STAGES = ("pre-trained", "improved")
+FIELDS = ("energy", "forces")
+KELVIN = (300.0, 600.0, 900.0)
+STEP_FS, STEPS, WATCH_EVERY = 5.0, 2000, 100
+NEAREST, FARTHEST, STRONGEST = 2.2, 4.5, 20.0
+"""Å, Å, eV/Å: an intact cluster has no atoms nearer than the first, none farther from all others
+than the second, and no force component beyond the third."""
+
+
+class System(NamedTuple):
+    """What the tables have a row for."""
+
+    size: int
+    charge: int
+
+
+def system(sample: Sample) -> System:
+    """Return size and charge of a cluster."""
+    return System(len(sample["numbers"]), int(sample["charge"]))
+
+
+def versions(run: Path) -> dict[str, Path]:
+    """Return the folders with the weights of the two stages."""
+    labels = {
+        path.parent: json.loads(path.read_text())["labels"]
+        for path in sorted((run / "models").glob("v*/facts.json"))
+    }
+    early = [folder for folder, count in labels.items() if count == min(labels.values())]
+    return dict(zip(STAGES, (early[-1], list(labels)[-1]), strict=True))
+
+
+class Learned:
+    """The committee of a campaign with the weights of one version."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        table = {"kernel": settings.model.kernel, "options": settings.model.options}
+        weights = fetch(folder)
+        members = []
+        for index, arrays in weights.items():
+            context = Context("model", index, len(weights), index, folder)
+            members.append(nested("model", table, context, "analyse"))
+            members[-1].set_weights(arrays)
+        self._committee = joined(members)
+        self._size = len(members)
+
+    def labels(self, samples: Sequence[Sample]) -> list[dict[str, Array]]:
+        """Return the mean of the members' energies and forces for each sample."""
+        predicted = self._committee.predict(Batch(samples))
+        members = as_members(predicted, self._size, len(samples), "analyse")
+        return [
+            {name: np.mean([member[name] for member in labels], axis=0) for name in FIELDS}
+            for labels in zip(*members, strict=True)
+        ]
+
+
+# -- errors on held-out data
+
+
+class Errors(NamedTuple):
+    """Root mean square errors of force components and of energies per atom."""
+
+    forces: float
+    """meV/Å"""
+    energy: float
+    """meV/atom"""
+
+
+def errors(learned: Learned, data: Sequence[LabelledSample]) -> dict[System, Errors]:
+    """Return the errors of each system."""
+    squares: dict[System, list[tuple[float, float]]] = {}
+    for item, label in zip(data, learned.labels([item.sample for item in data]), strict=True):
+        miss = {name: label[name] - item.label[name] for name in FIELDS}
+        energy = float(miss["energy"]) / len(miss["forces"])
+        squares.setdefault(system(item.sample), []).append(
+            (float(np.square(miss["forces"]).mean()), energy**2)
+        )
+    return {
+        key: Errors(*(1000 * np.sqrt(np.mean(values, axis=0))).tolist())
+        for key, values in sorted(squares.items())
+    }
+
+
+def table(title: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table in Markdown."""
+    for row in (title, ["---"] * len(title), *rows):
+        print("| " + " | ".join(map(str, row)) + " |")
+    print()
+
+
+def print_errors(found: Mapping[str, Mapping[System, Errors]], trained: set[int]) -> None:
+    """Print the errors of all systems before and after."""
+    before, after = (found[stage] for stage in STAGES)
+    table(
+        ["cluster", "charge", "forces before", "after, meV/Å", "energy before", "after, meV/atom"],
+        [
+            [
+                f"Bi{key.size}" + ("" if key.size in trained else ", left out"),
+                f"{key.charge:+d}",
+                *(f"{e.forces:.0f}" for e in (before[key], after[key])),
+                *(f"{e.energy:.0f}" for e in (before[key], after[key])),
+            ]
+            for key in before
+        ],
+    )
+
+
+# -- long dynamics
+
+
+class Journey(NamedTuple):
+    """How trajectories went, one entry for each."""
+
+    systems: list[System]
+    lived_ps: Array
+    """Until the cluster broke."""
+    drift: Array
+    """Change of the total energy per atom in eV, of those that lived to the end; NaN of others."""
+    seen: list[Sample]
+    """Geometries on the way."""
+    forces: list[Array]
+    """The committee's mean forces there."""
+
+
+def travel(learned: Learned, starts: Sequence[Sample], seed: int = 0) -> Journey:
+    """Run each start at each temperature, by velocity Verlet at constant energy.
+
+    At a minimum, half of the first kinetic energy soon is potential energy, so velocities are
+    drawn for twice the temperature (Allen and Tildesley, Computer Simulation of Liquids).
+    """
+    rng = np.random.default_rng(seed)
+    samples = [dict(start) for start in starts for _ in KELVIN]
+    masses = [atomic_masses[sample["numbers"]][:, None] for sample in samples]
+    velocities = [
+        _at_rest(rng.normal(size=m.shape + np.array([0, 2])) * np.sqrt(2 * units.kB * t / m), m)
+        for m, t in zip(masses, KELVIN * len(starts), strict=True)
+    ]
+    step = STEP_FS * units.fs
+    labels = learned.labels(samples)
+    total = np.array([_total(*each) for each in zip(labels, masses, velocities, strict=True)])
+    lived = np.full(len(samples), STEPS)
+    journey = Journey([system(s) for s in samples], lived, np.full(len(samples), np.nan), [], [])
+    moving = list(range(len(samples)))
+    for number in range(STEPS):
+        for k in moving:
+            velocities[k] += 0.5 * step * labels[k]["forces"] / masses[k]
+            samples[k] = samples[k] | {"positions": samples[k]["positions"] + step * velocities[k]}
+        for k, label in zip(moving, learned.labels([samples[k] for k in moving]), strict=True):
+            labels[k] = label
+            velocities[k] += 0.5 * step * label["forces"] / masses[k]
+            if not intact(samples[k], label):
+                lived[k] = number
+            elif number % WATCH_EVERY == 0:
+                journey.seen.append(samples[k])
+                journey.forces.append(label["forces"])
+        moving = [k for k in moving if lived[k] == STEPS]
+    for k in moving:
+        end = _total(labels[k], masses[k], velocities[k])
+        journey.drift[k] = (end - total[k]) / len(masses[k])
+    return journey._replace(lived_ps=lived * STEP_FS / 1000)
+
+
+def intact(sample: Sample, label: Mapping[str, Array]) -> bool:
+    """Whether a cluster is one, and has forces that a cluster may have."""
+    positions = np.asarray(sample["positions"])
+    apart = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    strongest = np.abs(label["forces"]).max()
+    return bool(
+        apart.min() > NEAREST and apart.min(axis=1).max() < FARTHEST and strongest < STRONGEST
+    )
+
+
+def _at_rest(velocities: Array, masses: Array) -> Array:
+    moved: Array = velocities - (masses * velocities).sum(0) / masses.sum()
+    return moved
+
+
+def _total(label: Mapping[str, Array], masses: Array, velocities: Array) -> float:
+    return float(label["energy"]) + 0.5 * float((masses * velocities**2).sum())
+
+
+def true_error(journey: Journey, oracle: Oracle) -> float:
+    """Return the root mean square force error where the trajectories went, in meV/Å."""
+    squares = []
+    for sample, forces in zip(journey.seen, journey.forces, strict=True):
+        try:
+            label = oracle.label(sample)
+        except LabelFailure:
+            continue
+        squares.append(np.square(forces - label["forces"]).mean())
+    return 1000 * float(np.sqrt(np.mean(squares)))
+
+
+def print_dynamics(found: Mapping[str, Journey], trained: set[int]) -> None:
+    """Print how many trajectories stayed whole, by size."""
+    length = STEPS * STEP_FS / 1000
+    rows = []
+    for size in sorted({key.size for key in found[STAGES[0]].systems}):
+        row = [f"Bi{size}" + ("" if size in trained else ", left out")]
+        for journey in found.values():
+            own = np.array([key.size == size for key in journey.systems])
+            whole = own & (journey.lived_ps == length)
+            row += [f"{whole.sum()} of {own.sum()}"]
+            row += [f"{1000 * np.median(np.abs(journey.drift[whole])):.1f}" if whole.any() else ""]
+        rows.append(row)
+    heads = [f"{stage}: {what}" for stage in STAGES for what in ("intact", "drift, meV/atom")]
+    print(f"Trajectories of {length:.0f} ps that stayed intact; median of their energy drift:\n")
+    table(["cluster", *heads], rows)
+
+
+def draw(found: Mapping[str, Mapping[System, Errors]], trained: set[int], path: Path) -> None:
+    """Draw the force errors of all systems before and after."""
+    from matplotlib.figure import Figure
+
+    before, after = (found[stage] for stage in STAGES)
+    figure = Figure(figsize=(0.5 * len(before) + 2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(before))
+    axes.bar(places - 0.2, [e.forces for e in before.values()], 0.4, label=STAGES[0], color="#bbb")
+    axes.bar(places + 0.2, [e.forces for e in after.values()], 0.4, label=STAGES[1], color="#27c")
+    axes.set_xticks(places, [_name(key, trained) for key in before])
+    axes.set_ylabel("force error, meV/Å (RMS)")
+    axes.legend(frameon=False)
+    figure.savefig(path)
+    print(path)
+
+
+def _name(key: System, trained: set[int]) -> str:
+    charge = {-1: "$^-$", 0: "", 1: "$^+$"}[key.charge]
+    return f"Bi$_{key.size}${charge}" + ("" if key.size in trained else "\nleft\nout")
+
+
+def main() -> None:
+    """Analyse one campaign."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("settings", type=Path, help="settings file of a campaign that was run")
+    parser.add_argument("--directory", type=Path, help="its run directory, if another one")
+    parser.add_argument("--dynamics", action="store_true", help="run long dynamics, too")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures")
+    given = parser.parse_args()
+    settings = load(given.settings)
+    run = given.directory or settings.directory
+    assert settings.evaluation.data is not None
+    data = read_labelled(settings.evaluation.data)
+    trained = {len(item.sample["numbers"]) for item in read_labelled(run / "dataset.extxyz")}
+    learned = {stage: Learned(settings, path) for stage, path in versions(run).items()}
+    found = {stage: errors(each, data) for stage, each in learned.items()}
+    print_errors(found, trained)
+    sizes = {key.size for key in found[STAGES[0]]}
+    if given.dynamics:
+        # Frames are sorted: the lowest isomers of all systems come first.
+        starts = {
+            system(s): s
+            for s in reversed(read_samples(HERE / "clusters.xyz"))
+            if len(s["numbers"]) in sizes
+        }
+        journeys = {s: travel(each, list(starts.values())) for s, each in learned.items()}
+        print_dynamics(journeys, trained)
+        if settings.oracle.kernel == "xtb":
+            oracle = nested(
+                "oracle",
+                {"kernel": "xtb", "options": settings.oracle.options},
+                Context("oracle", 0, 1, 0, run),
+                "analyse",
+            )
+            for stage, journey in journeys.items():
+                print(
+                    f"true force error on the way, {stage}: "
+                    f"{true_error(journey, oracle):.0f} meV/Å"
+                )
+    if given.pictures is not None:
+        draw(found, trained, given.pictures / f"bismuth-{run.name.removeprefix('run-')}.svg")
+
+
+if __name__ == "__main__":
+    main()
