@@ -1,29 +1,38 @@
 """Write the reactions: which fragments there are, and every hydrogen transfer between two of them.
 
-    python make_reactions.py
+    python make_reactions.py        # a few minutes on one core; the results are in the repository
 
 A site is a hydrogen atom of a closed-shell molecule, and what is left without it is the radical.
-Two sites make a reaction, forth and back: D-H + A* -> D* + H-A. Each is written as a guess of
+Two sites make a reaction, there and back: D-H + A* -> D* + H-A. Each is written as a guess of
 its transition state, both molecules as they are at rest, sharing the hydrogen on the straight
 line between donor and acceptor. Donor, hydrogen and acceptor are always the first three atoms.
 
-    reactions.xyz    those that the campaign explores
-    unseen.xyz       those that no campaign ever sees: pairs of known sites, and new positions
-    fragments.xyz    molecules and radicals alone, but for the new positions
+    reactions.xyz         those that campaigns explore
+    unseen.xyz            those that no campaign sees: pairs of known sites, and new positions
+    unseen.json           the barriers of the latter, by the oracle
+    heldout.extxyz        labelled geometries of the latter, from dynamics off their barriers
+    fragments.xyz         molecules and radicals on their own, but not the new radicals
+    unseen_fragments.xyz  all of them, for the barriers
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import covalent_radii
 from ase.io import write
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.optimize import BFGS
-from tblite.ase import TBLite
+from barriers import ORACLE, Barrier, Surface, barrier
 
 HERE = Path(__file__).parent
 FORMAMIDE = ("CONHHH", [[0, 0, 0], [1.21, 0, 0], [-0.74, 1.13, 0],
@@ -48,7 +57,6 @@ MOLECULES = {
     "N-methylformamide": Atoms(*METHYLFORMAMIDE),
     "glycine": Atoms(*GLYCINE),
 }
-
 SITES = {
     "methane C": ("methane", 1),
     "ethane C": ("ethane", 2),
@@ -64,19 +72,23 @@ NEW = {
     "N-methylformamide CA": ("N-methylformamide", 7),
     "glycine CA": ("glycine", 6),
 }
+"""Radical positions that no campaign sees: the alpha carbon of a peptide's backbone."""
 STRETCH = 0.25
 """In Å: how much longer than a bond the hydrogen's two distances are in a guess."""
+HELD_OUT = 12
+"""How many pairs of known sites nobody trains on."""
+KELVIN, TIMES_FS = 400.0, (0, 8, 16, 30, 50, 80)
+"""Of the dynamics that begins at each barrier: its temperature, and when geometries are kept."""
 
 
-def relaxed(atoms: Atoms, fmax: float = 0.01) -> Atoms:
-    atoms = atoms.copy()
-    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
-    BFGS(atoms, logfile=None).run(fmax=fmax, steps=500)
+def relaxed(surface: Surface, atoms: Atoms) -> Atoms:
+    atoms = surface.put(atoms)
+    BFGS(atoms, logfile=None).run(fmax=0.01, steps=500)
     return Atoms(atoms.numbers, atoms.positions)
 
 
 def oriented(site: tuple[str, int], minima: dict[str, Atoms]) -> tuple[Atoms, Atoms]:
-    """Return a site's heavy atom (first) with the rest, its hydrogen on the axis +z: at 0, 0, 0."""
+    """Return a site's heavy atom, at 0, 0, 0 with its hydrogen on the axis +z, and the rest."""
     name, hydrogen = site
     atoms = minima[name].copy()
     heavy = int(np.argsort(atoms.get_distances(hydrogen, range(len(atoms))))[1])
@@ -93,19 +105,93 @@ def guess(donor: str, acceptor: str, minima: dict[str, Atoms]) -> Atoms:
     radius = covalent_radii[1] + STRETCH
     reach = [radius + covalent_radii[each.numbers[0]] for each in (one, two)]
     for part in (two, more):
-        part.rotate(180, "x")
+        part.rotate(180, "x", center=(0, 0, 0))
         part.positions += [0, 0, sum(reach)]
 
     def whole(turn: float) -> Atoms:
         turned = more.copy()
-        turned.rotate(turn, "z")
+        turned.rotate(turn, "z", center=(0, 0, 0))
         return one + Atoms("H", [[0, 0, reach[0]]]) + two + others + turned
 
     def room(turn: float) -> float:
         between = whole(turn).get_all_distances()[3 : 3 + len(others), 3 + len(others) :]
         return float(between.min())
 
-    best = max(range(0, 360, 10), key=room)
-    atoms = whole(best)
+    atoms = whole(max(range(0, 360, 10), key=room))
     atoms.info |= {"donor": donor, "acceptor": acceptor}
+    atoms.info["kind"] = "new position" if {donor, acceptor} & set(NEW) else "new pair"
     return atoms
+
+
+def fragments(surface: Surface, minima: dict[str, Atoms]) -> dict[str, Atoms]:
+    """Return molecule and radical of each site, relaxed, by their names."""
+    found = {}
+    for site, (name, hydrogen) in (SITES | NEW).items():
+        radical = minima[name].copy()
+        del radical[hydrogen]
+        for kind, atoms in (("molecule", minima[name]), ("radical", relaxed(surface, radical))):
+            named = Atoms(atoms.numbers, atoms.positions)
+            named.info["name"] = f"{site}, {kind}"
+            found[named.info["name"]] = named
+    return found
+
+
+def fall(surface: Surface, top: Atoms, seed: int) -> Iterator[Atoms]:
+    """Yield labelled geometries of dynamics that begins at the top of a barrier."""
+    rng = np.random.default_rng(seed)
+    atoms = surface.put(top)
+    thermalize_momenta(atoms, temperature_K=KELVIN, rng=rng)
+    dynamics = Langevin(
+        atoms,
+        timestep=0.5 * units.fs,
+        temperature_K=KELVIN,
+        friction=0.01 / units.fs,
+        fixcm=False,
+        rng=rng,
+    )
+    for time, before in zip(TIMES_FS, (0, *TIMES_FS), strict=False):
+        dynamics.run(2 * (time - before))
+        frame = Atoms(atoms.numbers, atoms.positions.round(5))
+        exact = surface.put(frame)
+        frame.calc = SinglePointCalculator(
+            frame, energy=exact.get_potential_energy(), forces=exact.get_forces().round(5)
+        )
+        yield frame
+
+
+def main() -> None:
+    surface = Surface(ORACLE)
+    minima = {name: relaxed(surface, atoms) for name, atoms in MOLECULES.items()}
+    parts = fragments(surface, minima)
+    pairs = list(combinations_with_replacement(SITES, 2))
+    order = np.random.default_rng(7).permutation(len(pairs))
+    known: list[Barrier] = []
+    frames: dict[str, list[Atoms]] = {"reactions.xyz": [], "unseen.xyz": [], "heldout.extxyz": []}
+    for donor, acceptor in [pairs[i] for i in order] + [
+        (new, site) for new in NEW for site in SITES
+    ]:
+        start = guess(donor, acceptor, minima)
+        pair = start.info["kind"] == "new pair"
+        found = None
+        if not (pair and len(known) >= HELD_OUT):
+            top = surface.transition(start)
+            found = None if top is None else barrier(surface, start, top, parts)
+        if found is not None:
+            print(found, flush=True)
+            known.append(found)
+            frames["unseen.xyz"].append(start)
+            frames["heldout.extxyz"] += fall(surface, top, len(known))
+        elif pair:
+            frames["reactions.xyz"].append(start)
+    radicals = {f"{site}, radical" for site in NEW}
+    frames["unseen_fragments.xyz"] = list(parts.values())
+    frames["fragments.xyz"] = [a for name, a in parts.items() if name not in radicals]
+    for name, atoms in frames.items():
+        for each in atoms:
+            each.positions = each.positions.round(5)
+        write(HERE / name, atoms, format="extxyz")
+    (HERE / "unseen.json").write_text(json.dumps([asdict(b) for b in known], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
