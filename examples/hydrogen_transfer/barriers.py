@@ -10,10 +10,11 @@ results are in unseen.json, which make_reactions.py wrote.
 
 from __future__ import annotations
 
+import argparse
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
