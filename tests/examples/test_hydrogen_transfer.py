@@ -100,14 +100,6 @@ def test_settings_are_valid_and_their_kernels_take_these_options(path):
     assert settings.evaluation.data is None or settings.evaluation.data.exists()
 
 
-def test_one_setting_chooses_the_network():
-    models = {name: load(EXAMPLE / f"{name}.toml").model for name in ("pal", "allegro", "mace")}
-    assert len({model.kernel for model in models.values()}) == 3
-    bare = {k: v for k, v in models["pal"].options.items() if k != "checkpoint"}
-    for kernel in ("schnet", "nequip", "allegro", "mace"):
-        check_options("model", kernel, bare)
-
-
 def test_the_cluster_labels_as_the_paper_does():
     oracle = load(EXAMPLE / "cluster.toml").oracle
     assert oracle.kernel == "pyscf"
@@ -132,7 +124,7 @@ def test_guesses_share_the_hydrogen_between_donor_and_acceptor():
     for file in ("reactions.xyz", "unseen.xyz"):
         for sample in read_samples(EXAMPLE / file):
             to_donor, to_acceptor, apart = lengths(sample["positions"])
-            assert 1.1 < min(to_donor, to_acceptor) < max(to_donor, to_acceptor) < 1.4
+            assert 1.1 < min(to_donor, to_acceptor) <= max(to_donor, to_acceptor) < 1.4
             assert apart == pytest.approx(to_donor + to_acceptor, abs=1e-3)
             assert sample["numbers"].sum() % 2 == 1, "not an open shell"
 
