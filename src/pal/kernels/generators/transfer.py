@@ -156,7 +156,7 @@ class Handover:
         for end, fragment in zip(ends, self._ends, strict=True):
             turn = _rotation(rng, along, tilt)
             positions[fragment] = positions[end] + (positions[fragment] - positions[end]) @ turn
-        positions[self._ends[1]] += rng.uniform(*distances) * along - line
+        positions[self._ends[1]] += rng.uniform(distances[0], distances[1]) * along - line
         side = rng.integers(2)
         away = positions[ends[1 - side]] - positions[ends[side]]
         apart = float(np.linalg.norm(away))
