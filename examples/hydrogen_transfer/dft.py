@@ -6,7 +6,9 @@ python dft.py dft.toml     # compares xTB, and xTB with what the campaign has le
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,8 @@ def label() -> None:
     for fall in sorted(falls, key=lambda fall: len(fall[0]))[:REACTIONS]:
         for time in TIMES:
             atoms = surface.put(fall[TIMES_FS.index(time)])
-            energy, forces = atoms.get_potential_energy(), atoms.get_forces().round(5)
+            with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+                energy, forces = atoms.get_potential_energy(), atoms.get_forces().round(5)
             frame = Atoms(atoms.numbers, atoms.positions)
             frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
             done.append(frame)
