@@ -14,7 +14,9 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +132,26 @@ def committee(settings: Path, run: Path) -> Surface:
     return Surface({"kernel": "teacher", "options": {"model": table, "weights": run}})
 
 
-def compared(surface: Surface) -> list[tuple[Barrier, Barrier | None]]:
-    """Return the oracle's barrier of each unseen reaction, with this surface's."""
-    guesses, fragments, known = unseen()
-    pairs = []
-    for guess in guesses:
-        top = surface.transition(guess)
-        own = None if top is None else barrier(surface, guess, top, fragments)
-        pairs.append((known[guess.info["donor"], guess.info["acceptor"]], own))
-    return pairs
+def compared(
+    settings: Path, run: Path, processes: int = 1
+) -> list[tuple[Barrier, Barrier | None]]:
+    """Return the oracle's barrier of each unseen reaction, with that of a campaign's committee."""
+    guesses, _, known = unseen()
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (settings, run)) as pool:
+        found = list(pool.map(_own, guesses))
+    told = [known[guess.info["donor"], guess.info["acceptor"]] for guess in guesses]
+    return list(zip(told, found, strict=True))
+
+
+def _begin(settings: Path, run: Path) -> None:
+    """Give a process its surface, whose relaxed fragments all its reactions share."""
+    global _surface, _fragments
+    _surface, _fragments = committee(settings, run), unseen()[1]
+
+
+def _own(guess: Atoms) -> Barrier | None:
+    top = _surface.transition(guess)
+    return None if top is None else barrier(_surface, guess, top, _fragments)
 
 
 def errors(pairs: list[tuple[Barrier, Barrier | None]], kind: str) -> np.ndarray:
@@ -189,10 +202,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("settings", type=Path, help="the settings file of the campaign")
     parser.add_argument("--run", type=Path, action="append", help="its directory, or several")
+    parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     for run in given.run or [load(given.settings).directory]:
         print(f"\n{run}")
-        pairs = compared(committee(given.settings, run))
+        pairs = compared(given.settings, run, given.processes)
         tell(pairs)
         rows = [[asdict(mine), own and asdict(own)] for mine, own in pairs]
         (run / "barriers.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -80,7 +80,7 @@ def test_all_explorers_take_part(ended):
     """Each leaves its traces: reactions of two fragments, and fragments alone."""
     sizes = {len(atoms) for atoms in read(EXAMPLE / "reactions.xyz", ":")}
     alone = {len(atoms) for atoms in read(EXAMPLE / "fragments.xyz", ":")} - sizes
-    count = load(EXAMPLE / "small.toml").initial.options["count"]
+    count = sum(load(EXAMPLE / "small.toml").initial.options.values())
     found = {len(item.sample["numbers"]) for item in read_labelled(ended / "dataset.extxyz")}
     assert count < len(read_labelled(ended / "dataset.extxyz"))
     assert found & sizes
