@@ -10,7 +10,7 @@ from pal.records import Sample
 from pal.roles import Context
 
 
-def first(context: Context, fragments: int, transfers: int) -> Iterator[Sample]:
+def first_samples(context: Context, fragments: int, transfers: int) -> Iterator[Sample]:
     """Yield so many of each.
 
     Barriers are measured from fragments, which the committee knows already and would never ask
