@@ -5,8 +5,6 @@ Unknown keys are refused with the nearest known name. `pal.sections` has what ea
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +28,7 @@ from pal.sections import (
     StopSettings,
     TrainingSettings,
 )
+from pal.settings_files import EXTENDS, read_data
 
 
 class Settings(Section):
@@ -78,7 +77,7 @@ class Settings(Section):
 
 
 def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read settings from a TOML or JSON file.
+    """Read settings from a TOML or JSON file, and the files that it extends.
 
     `overrides` maps dotted names ("oracle.workers") to values. Relative paths in the file are
     taken from the file's folder.
@@ -87,17 +86,7 @@ def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Settin
         SettingsError: naming the file, the key and the fix.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read settings file {path}: {error.strerror}; "
-            "name an existing one, or make one with `pal init`"
-        ) from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise SettingsError(f"{path} cannot be parsed: {error}") from error
-    settings = parse(merged(data, overrides or {}), str(path))
+    settings = parse(merged(read_data(path), overrides or {}), str(path))
     return _anchored(settings, path.resolve().parent)
 
 
@@ -185,7 +174,13 @@ def _known_names(section: list[str]) -> list[str]:
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the settings file, for editors."""
-    return Settings.model_json_schema()
+    found = Settings.model_json_schema()
+    found["properties"][EXTENDS] = {
+        "type": "string",
+        "description": "another settings file in the same folder, over which this one is laid",
+    }
+    needed = found.pop("required")
+    return {**found, "if": {"not": {"required": [EXTENDS]}}, "then": {"required": needed}}
 
 
 def dump(settings: Settings) -> dict[str, Any]:
