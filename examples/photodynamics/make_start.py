@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io import write
-from truth import relaxed, second_derivatives, wigner
+from truth import relaxed, rounded, second_derivatives, wigner
 
 from pal.kernels.generators.parts.vibrations import normal_modes
 from pal.kernels.oracles.pyscf import PySCF
@@ -45,8 +44,8 @@ if __name__ == "__main__":
     wavenumbers, _ = normal_modes(minimum, hessian)
     print("wavenumbers, 1/cm:", np.round(wavenumbers).astype(int).tolist())
     minimum.info["charge"] = 1
-    write(HERE / "methaniminium.xyz", minimum, format="extxyz")
+    rounded(HERE / "methaniminium.xyz", [minimum])
     frames = list(wigner(minimum, hessian, FRAMES, kelvin=0.0, seed=1))
-    write(HERE / "excited.xyz", frames, format="extxyz")
+    rounded(HERE / "excited.xyz", frames)
     kinetic = np.mean([frame.get_kinetic_energy() for frame in frames])
     print(f"{len(frames)} frames, mean kinetic energy {kinetic:.3f} eV")

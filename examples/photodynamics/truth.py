@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
+from ase.io import write
 from ase.optimize import BFGS
 
 from pal.kernels.atoms import to_sample
@@ -63,7 +66,7 @@ def wigner(
     moving = wavenumbers >= softest
     wavenumbers, directions = wavenumbers[moving], directions[moving]
     width = vibrations.wigner_width(wavenumbers, kelvin)
-    speed = width * wavenumbers * vibrations.units.invcm / vibrations.HBAR
+    speed = width * wavenumbers * units.invcm / vibrations.HBAR
     bounds = Bounds(atoms, "wigner", min_distance=0.5)
     rng = np.random.default_rng(seed)
     made = 0
@@ -75,3 +78,12 @@ def wigner(
         if bounds.hold(frame.positions):
             made += 1
             yield frame
+
+
+def rounded(path: Path, frames: Sequence[Atoms], digits: int = 5) -> None:
+    """Write an extended xyz file with fewer digits than ASE writes."""
+    write(path, frames, format="extxyz")
+    text = re.sub(
+        r" *-?\d+\.\d{8}", lambda number: f" {float(number[0]):.{digits}f}", path.read_text()
+    )
+    path.write_text(text)
