@@ -4,7 +4,7 @@
     python make_heldout.py run-direct-small --name heldout-small   # of another level
 
 NAME.npz holds labelled geometries, spread evenly over all steps of all trajectories after the
-first 5 fs, so that no start of a walker is among them. direct/trajectories.jsonl holds the hops, in
+first 5 fs, so that no start of a walker is among them. direct/trajectories.jsonl holds the hops in
 the form in which walkers of a campaign write theirs, for `pal.kernels.generators.populations`. A
 trajectory for which there was no more time counts as long as it is.
 """
@@ -41,7 +41,9 @@ def read(folder: Path) -> list[dict[str, Array]]:
 def heldout(trajectories: list[dict[str, Array]], count: int) -> dict[str, Array]:
     """Choose labelled geometries, evenly."""
     joined = {
-        name: np.concatenate([each[name][each["times_fs"] >= EARLIEST_FS] for each in trajectories])
+        name: np.concatenate(
+            [each[name][each["times_fs"] >= EARLIEST_FS] for each in trajectories]
+        )
         for name in ("positions", "energies", "state_forces")
     }
     steps = len(joined["energies"])
