@@ -50,7 +50,7 @@ demo: $(BIN)/.demo
 	$(BIN)/pal run --fresh examples/alanine/pal.toml
 
 demo-compare: $(BIN)/.demo
-	$(BIN)/python examples/alanine/compare.py
+	$(BIN)/pal compare active=examples/alanine/pal.toml random=examples/alanine/random.toml
 
 # The tests of batch jobs run a small Slurm of their own, where root on Debian can install it.
 slurm:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pal.monitor.speedup import Stages
 from pal.records import Dataset, Metrics
 from pal.roles import Context
 from pal.runtime.campaign import Campaign
@@ -43,8 +44,7 @@ class UseCase:
     @property
     def formula(self) -> float:
         label = self.labels / self.oracles * self.oracle
-        times = (label, self.train, self.explore)
-        return sum(times) / max(times)
+        return Stages(label, self.train, self.explore).speedup
 
 
 CASES = [

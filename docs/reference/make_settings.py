@@ -20,9 +20,11 @@ A settings file is TOML (or JSON). Unknown keys are refused with the nearest kno
 are seconds, or text such as `"90 s"`, `"15 min"`, `"2 h"`, `"3 d"`; sizes are bytes, or `"4 MiB"`.
 Paths are taken from the file's folder, which is also the working directory of the workers.
 
-A file that begins with `extends = "other.toml"` is laid over that file of the same folder: it says only what differs. Tables
-are joined; the options of a kernel go when another kernel takes its place; without a `directory` it runs in `run-` and its own
-name. `examples/` has a small and a cluster version of each application in this way.
+A file that begins with `extends = "other.toml"` is laid over that file of the same folder, and
+says only what differs. Tables are joined; the options of a kernel go when another kernel takes its
+place; without a `directory` it runs in `run-` and its own name. The folders in `examples/` have a
+small and a cluster version of their campaign in this way.
+
 `pal schema` prints the JSON schema, for editors.
 
 This page is made from the settings by `docs/reference/make_settings.py`.

@@ -65,8 +65,12 @@ class Project:
 
     def start(self, *arguments: Any) -> subprocess.Popen[str]:
         """Start the small campaign, and leave it running."""
+        return self.popen("run", "small.toml", "--json", *arguments)
+
+    def popen(self, *arguments: Any) -> subprocess.Popen[str]:
+        """Start `pal` as a program, and leave it running."""
         process = subprocess.Popen(
-            [*COMMAND, "run", "small.toml", "--json", *map(str, arguments)],
+            [*COMMAND, *map(str, arguments)],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -3,16 +3,20 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from pal.errors import Failure
 from pal.monitor.comparison import CampaignData
+from pal.monitor.comparison_report import compared, write_comparison
 from pal.monitor.metrics import Evaluation, Snapshot
-from pal.monitor.report import SHOWN_FAILURES, write_comparison, write_report
+from pal.monitor.report import SHOWN_FAILURES, write_report
+from pal.monitor.speedup import Stages
 from pal.monitor.summary import Summary, summarise
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -101,7 +105,6 @@ def write(
     measured: Sequence[Evaluation] = (),
     failures: Sequence[Failure] = (),
     labels: Sequence[tuple[float, ...]] = (),
-    others: Sequence[CampaignData] = (),
     settings: dict[str, object] | None = None,
     summary: Summary | None = None,
 ) -> str:
@@ -121,7 +124,6 @@ def write(
         settings=settings or {},
         failures=failures,
         labels=labels,
-        others=others,
     )
     return path.read_text(encoding="utf-8")
 
@@ -141,10 +143,9 @@ def test_report_shows_every_part_and_is_self_contained(tmp_path: Path) -> None:
         failures=[Failure("oracle", 1, "LabelFailure", "SCF not converged", "n1", 17, "Trace")],
         labels=[(float(time), 9.0) for time in range(0, 300, 10)],
         settings={"generator": {"kernel": "dynamics", "options": {"temperature": 600}}},
-        others=[CampaignData("random", evaluations(scale=1600.0), seed) for seed in (1, 2)],
     )
     checker = check(path)
-    assert checker.seen.count("svg") == 6
+    assert checker.seen.count("svg") == 5
     for part in (
         "proton transfer",
         "Ended: 300 labels reached",
@@ -152,8 +153,6 @@ def test_report_shows_every_part_and_is_self_contained(tmp_path: Path) -> None:
         "What the models learned",
         "rank correlation",
         "Mean uncertainty of the same samples (meV/Å)",
-        "Compared",
-        "times fewer than random",
         "How the campaign ran",
         "Exploration (samples/s)",
         "Candidates waiting and running",
@@ -182,7 +181,6 @@ def test_text_of_users_is_escaped_everywhere(tmp_path: Path) -> None:
         measured=measured,
         failures=[Failure(EVIL, 0, EVIL, EVIL, EVIL, 1, EVIL)],
         settings={EVIL: {EVIL: EVIL}},
-        others=[CampaignData(EVIL, measured)],
     )
     check(path)
     assert "<script" not in text.lower()
@@ -191,9 +189,8 @@ def test_text_of_users_is_escaped_everywhere(tmp_path: Path) -> None:
 
 def test_names_in_any_script_and_broken_text_are_written(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    others = [CampaignData("随机 $", evaluations())]
     broken = Failure("oracle", 0, "crash", "output \udcff of a program")
-    write(path, name="主动学习", measured=evaluations(), others=others, failures=[broken])
+    write(path, name="主动学习", measured=evaluations(), failures=[broken])
     assert "主动学习" in check(path).text
 
 
@@ -226,8 +223,7 @@ def test_without_matplotlib_the_tables_stay_and_the_way_to_plots_is_told(
     tmp_path: Path, no_matplotlib: None
 ) -> None:
     path = tmp_path / "report.html"
-    others = [CampaignData("random", evaluations())]
-    write(path, snapshots=history(30), measured=evaluations(), others=others)
+    write(path, snapshots=history(30), measured=evaluations())
     checker = check(path)
     assert "svg" not in checker.seen
     assert "pip install 'pal[report]'" in checker.text
@@ -263,6 +259,57 @@ def test_plots_take_their_colours_from_the_page(tmp_path: Path) -> None:
     assert "var(--series-1)" in drawings
     assert not re.search(r"#0[12]0[12]0", drawings)
     assert set(re.findall(r"(?<!url\()#[0-9a-f]{6}\b", drawings)) <= set()
+
+
+def test_plots_are_files_beside_the_report_that_need_no_page(tmp_path: Path) -> None:
+    write(tmp_path / "report.html", snapshots=history(30), measured=evaluations())
+    files = sorted((tmp_path / "figures").iterdir())
+    assert [file.stem for file in files] == [
+        "calibration",
+        "exploration",
+        "labelling",
+        "learning",
+        "utilisation",
+    ]
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        ElementTree.fromstring(text)
+        assert "var(" not in text
+        assert "currentColor" not in text
+        assert 'fill="#ffffff"/>' in text
+
+
+def campaign(name: str, seed: int, *, wall: int, serial: bool = False) -> CampaignData:
+    """A campaign whose oracles worked half of the time, its trainer a quarter."""
+    shares = {"oracle": 0.5, "training": 0.25, "prediction": 0.2, "generator": 0.05}
+    snapshots = [replace(snapshot, utilisation=shares) for snapshot in history(wall)]
+    summary = summarise(name=name, directory="run", reason="done", snapshots=snapshots)
+    return CampaignData(name, evaluations(), seed, summary, snapshots, serial)
+
+
+def test_parallel_is_compared_with_serial_and_with_the_formula(tmp_path: Path) -> None:
+    campaigns = [
+        campaign(name, seed, wall=wall + seed, serial=name == "serial")
+        for name, wall in (("parallel", 100), ("serial", 160))
+        for seed in range(3)
+    ]
+    write_comparison(tmp_path / "comparison.html", campaigns)
+    checker = check(tmp_path / "comparison.html")
+    assert checker.seen.count("svg") == 3
+    assert "parallel took" in checker.text
+    assert "a speedup of 1.59" in checker.text
+    assert "gives 2.00" in checker.text
+    data = json.loads(json.dumps(compared(campaigns), allow_nan=False))
+    assert data["speedup"]["measured"] == pytest.approx(161 / 101)
+    assert data["speedup"]["formula"] == pytest.approx(2.0)
+    assert [item["name"] for item in data["campaigns"]] == ["parallel", "serial"]
+    assert data["campaigns"][0]["wall"] == [100.0, 101.0, 102.0]
+
+
+def test_the_speedup_is_that_of_the_paper() -> None:
+    assert Stages(label=3.0, train=3.0, explore=3.0).speedup == 3.0
+    assert Stages(label=10.0, train=10.0, explore=0.0).speedup == 2.0
+    assert Stages(label=0.0, train=0.0, explore=0.0).speedup == 1.0
 
 
 def test_comparison_groups_seeds_and_says_what_is_saved(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from pal.cli import campaign, operator, project, samples
 from pal.cli.check import check
+from pal.cli.compare import compare
 from pal.cli.recover import recover
 from pal.cli.submit import submit
 from pal.errors import PalError
@@ -84,6 +85,7 @@ def _options(
 app.command()(project.init)
 app.command()(check)
 app.command()(campaign.run)
+app.command()(compare)
 app.command()(submit)
 app.command(rich_help_panel=LOOK)(campaign.status)
 app.command()(campaign.stop)

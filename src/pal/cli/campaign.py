@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pal.monitor.metrics import Snapshot
     from pal.monitor.summary import Summary
     from pal.monitor.terminal import Level, View
+    from pal.settings import Settings
 
 
 CONTINUES = 75
@@ -92,11 +93,9 @@ def start(
     """
     from pal.compat.ranks import superfluous
     from pal.compat.settings import is_published
-    from pal.monitor.terminal import JsonView, TerminalView
     from pal.runtime.campaign import Campaign
     from pal.runtime.muster import decline
 
-    console = _console()
     if is_published(path) and superfluous():
         return 0
     try:
@@ -109,12 +108,7 @@ def start(
     campaign = Campaign.from_settings(
         settings, fresh=fresh, home=found.home, nodes=nodes, accept_changes=accept_changes
     )
-    view: View
-    if as_json:
-        view = JsonView(sys.stdout)
-    else:
-        view = TerminalView(console, settings.name, settings.directory)
-    view = _Quiet(view) if quiet else view
+    view = show(settings, quiet, as_json)
     if found.published is not None:
         view = _with_buffers(view, found.published, settings.directory, fresh)
     try:
@@ -124,6 +118,18 @@ def start(
         if campaign.summary is not None:
             _present(campaign.summary, as_json)
     return CONTINUES if campaign.continues else 0
+
+
+def show(settings: Settings, quiet: bool, as_json: bool = False) -> View:
+    """Return how a campaign is shown: to people or to programs, all or only what matters."""
+    from pal.monitor.terminal import JsonView, TerminalView
+
+    view: View
+    if as_json:
+        view = JsonView(sys.stdout)
+    else:
+        view = TerminalView(_console(), settings.name, settings.directory)
+    return _Quiet(view) if quiet else view
 
 
 def _with_buffers(view: View, published: Published, directory: Path, fresh: bool) -> View:

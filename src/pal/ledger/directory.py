@@ -40,6 +40,7 @@ _WRITTEN: Final = (
     "work",
     "requests",
     "report.html",
+    "figures",
     "dataset.*",
     "summary.json",
     "status.json",

@@ -8,16 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pal.monitor.metrics import Evaluation
+from pal.monitor.metrics import Evaluation, Snapshot
+from pal.monitor.summary import Summary
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignData:
-    """One campaign to compare. Those of the same `name` differ by their `seed` only."""
+    """One campaign to compare. Those of the same `name` differ by their `seed` only.
+
+    `summary` and `snapshots` tell how its time went; `serial`: one stage after the other.
+    """
 
     name: str
     evaluations: Sequence[Evaluation]
     seed: int = 0
+    summary: Summary | None = None
+    snapshots: Sequence[Snapshot] = ()
+    serial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

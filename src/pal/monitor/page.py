@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Final
 
-_CSS = """
-:root {
-  color-scheme: light dark;
-  --page: #ffffff; --ink: #1c2024; --muted: #60676f; --grid: #e6e8eb; --card: #f6f7f9;
-  --good: #00664b;
-  --series-1: #0072b2; --series-2: #d55e00; --series-3: #009e73; --series-4: #b04f86;
-  --series-5: #3f9fd1; --series-6: #8a6d00;
-}
+LIGHT: Final = {
+    "page": "#ffffff", "ink": "#1c2024", "muted": "#60676f", "grid": "#e6e8eb",
+    "card": "#f6f7f9", "good": "#00664b",
+    "series-1": "#0072b2", "series-2": "#d55e00", "series-3": "#009e73",
+    "series-4": "#b04f86", "series-5": "#3f9fd1", "series-6": "#8a6d00",
+}  # fmt: skip
+"""The colours of the light page, which plots in files have, too."""
+
+_VARIABLES: Final = " ".join(f"--{name}: {colour};" for name, colour in LIGHT.items())
+
+_CSS = (
+    f":root {{ color-scheme: light dark; {_VARIABLES} }}"
+    + """
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #15181c; --ink: #e7eaee; --muted: #9aa3ad; --grid: #2b3036; --card: #1e2227;
@@ -87,6 +93,7 @@ ul { margin: 0.4rem 0; padding-left: 1.2rem; }
   h2, h3 { break-after: avoid; }
 }
 """
+)
 
 
 def page(title: str, body: str) -> str:

@@ -1,4 +1,4 @@
-"""The report of a campaign, and of several side by side, as one HTML file to keep or to send."""
+"""The report of a campaign as one HTML file to keep or to send."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from pal.errors import Failure
 from pal.monitor import page, plots
-from pal.monitor.comparison import Band, CampaignData, bands, common_error
+from pal.monitor.figures import write_figures
 from pal.monitor.metrics import Evaluation, Snapshot
 from pal.monitor.summary import BUSY_COLUMNS, Summary, busy_rows
-from pal.monitor.text import duration, error_name, figure, improvement, plural, times, with_unit
+from pal.monitor.text import duration, error_name, figure, improvement, plural, with_unit
 
 SHOWN_FAILURES: Final = 200
 """Failures written out in the report; the ledger has them all."""
@@ -33,47 +33,53 @@ def write_report(
     settings: Mapping[str, Any],
     failures: Sequence[Failure],
     labels: Sequence[Sequence[float]],
-    others: Sequence[CampaignData] = (),
 ) -> Path:
-    """Write the report of one campaign and return its path.
+    """Write the report of one campaign, its plots as files beside it, and return its path.
 
     Each entry of `labels` begins with the campaign time (s) at which the label came.
-    `others` are campaigns to compare with, for instance the same one with random selection.
     Without matplotlib the report has its tables and says how to get the plots.
     """
-    drawing = plots.available()
-    compared = [CampaignData(summary.name, evaluations), *others] if others else []
+    drawn = _plots(summary, snapshots, evaluations, labels)
     body = "".join(
         [
             _header(summary),
-            "" if drawing else page.paragraph(_NO_PLOTS, "quiet"),
-            page.section("What the models learned", _learning(summary, evaluations, drawing)),
-            page.section("Compared", _comparison(compared, summary.quantity, drawing)),
-            page.section("How the campaign ran", _course(summary, snapshots, labels, drawing)),
+            without_plots(),
+            page.section("What the models learned", _learning(evaluations, drawn)),
+            page.section("How the campaign ran", _course(summary, drawn)),
             page.section("Failures", _failures(failures)),
             page.section("Settings", _settings(settings)),
         ]
     )
-    return _write(path, page.page(summary.name, body))
+    write_figures(path.parent, drawn)
+    return write_page(path, page.page(summary.name, body))
 
 
-def write_comparison(
-    path: Path,
-    campaigns: Sequence[CampaignData],
-    *,
-    title: str = "Campaigns compared",
-    quantity: str = "",
-) -> Path:
-    """Write a page that compares campaigns, grouped by name over their seeds."""
-    drawing = plots.available()
-    body = f"<header><h1>{escape(title)}</h1></header>\n"
-    body += "" if drawing else page.paragraph(_NO_PLOTS, "quiet")
-    content = _comparison(campaigns, quantity, drawing)
-    body += content or page.paragraph("None of the campaigns has been evaluated.", "quiet")
-    return _write(path, page.page(title, body))
+def _plots(
+    summary: Summary,
+    snapshots: Sequence[Snapshot],
+    evaluations: Sequence[Evaluation],
+    labels: Sequence[Sequence[float]],
+) -> dict[str, str]:
+    if not plots.available():
+        return {}
+    drawn = {
+        "exploration": plots.exploration(snapshots),
+        "labelling": plots.labelling(snapshots, labels),
+        "utilisation": plots.utilisation(snapshots),
+    }
+    if evaluations:
+        drawn["learning"] = plots.learning(evaluations, summary.quantity)
+        drawn["calibration"] = plots.calibration(evaluations[-1], summary.quantity)
+    return drawn
 
 
-def _write(path: Path, text: str) -> Path:
+def without_plots() -> str:
+    """Say what is missing where matplotlib is; nothing where it is there."""
+    return "" if plots.available() else page.paragraph(_NO_PLOTS, "quiet")
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Write a page, and return its path."""
     # Text from kernels may hold bytes that no encoding accepts; a report must not fail on it.
     path.write_text(text, encoding="utf-8", errors="replace")
     return path
@@ -108,27 +114,25 @@ def _tiles(summary: Summary) -> Iterator[str]:
     yield page.tile("Time", duration(summary.wall), note=plural(summary.restarts, "restart"))
 
 
-def _learning(summary: Summary, evaluations: Sequence[Evaluation], drawing: bool) -> str:
+def _learning(evaluations: Sequence[Evaluation], drawn: Mapping[str, str]) -> str:
     if not evaluations:
         return page.paragraph(
             "Not measured: name held-out data in evaluation.data to see the error here.", "quiet"
         )
-    pictures = ""
-    if drawing:
-        pictures = page.figures(
-            page.figure(
-                "Error and uncertainty against labels",
-                plots.learning(evaluations, summary.quantity),
-                "Errors of the committee's mean on held-out data, for the last weights "
-                "at each number of labels.",
-            ),
-            page.figure(
-                "Is the uncertainty right?",
-                plots.calibration(evaluations[-1], summary.quantity),
-                "Each point is a held-out sample, judged by the last weights. Above the dashed "
-                "line the committee is too sure, below it too careful.",
-            ),
-        )
+    pictures = page.figures(
+        page.figure(
+            "Error and uncertainty against labels",
+            drawn.get("learning", ""),
+            "Errors of the committee's mean on held-out data, for the last weights "
+            "at each number of labels.",
+        ),
+        page.figure(
+            "Is the uncertainty right?",
+            drawn.get("calibration", ""),
+            "Each point is a held-out sample, judged by the last weights. Above the dashed "
+            "line the committee is too sure, below it too careful.",
+        ),
+    )
     return pictures + page.details("Every evaluation", _evaluation_table(evaluations))
 
 
@@ -147,24 +151,17 @@ def _evaluation_table(evaluations: Sequence[Evaluation]) -> str:
     return page.table(columns, rows, numbers=3)
 
 
-def _course(
-    summary: Summary,
-    snapshots: Sequence[Snapshot],
-    labels: Sequence[Sequence[float]],
-    drawing: bool,
-) -> str:
-    pictures = ""
-    if drawing:
-        pictures = page.figures(
-            page.figure("Exploration", plots.exploration(snapshots)),
-            page.figure("Labels and queue", plots.labelling(snapshots, labels)),
-            page.figure(
-                "Busy share of each kernel (%)",
-                plots.utilisation(snapshots),
-                "The part of the time in which the processes of a kernel were at work.",
-                wide=True,
-            ),
-        )
+def _course(summary: Summary, drawn: Mapping[str, str]) -> str:
+    pictures = page.figures(
+        page.figure("Exploration", drawn.get("exploration", "")),
+        page.figure("Labels and queue", drawn.get("labelling", "")),
+        page.figure(
+            "Busy share of each kernel (%)",
+            drawn.get("utilisation", ""),
+            "The part of the time in which the processes of a kernel were at work.",
+            wide=True,
+        ),
+    )
     rows = busy_rows(summary)
     times = page.table(BUSY_COLUMNS, rows, numbers=3) if rows else ""
     return (pictures + times) or page.paragraph("Nothing was recorded.", "quiet")
@@ -214,69 +211,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", str(value)
-
-
-def _comparison(campaigns: Sequence[CampaignData], quantity: str, drawing: bool) -> str:
-    found = bands(campaigns)
-    if not found:
-        return ""
-    target = common_error(found)
-    lead = page.paragraph(_saving(found, target), "lead")
-    picture = ""
-    if drawing:
-        picture = page.figures(
-            page.figure(
-                "Error against labels",
-                plots.comparison(found, quantity),
-                "Lines are means over the seeds, shades the range from the best to the worst.",
-                wide=True,
-            )
-        )
-    return lead + picture + _comparison_table(found, target)
-
-
-def _saving(found: Sequence[Band], target: float | None) -> str:
-    """Say in one sentence what the best strategy saves against each other one."""
-    if target is None or len(found) < 2:
-        return ""
-    needs = sorted((band.labels_until(target) or 0.0, band.name) for band in found)
-    (least, best), rest = needs[0], needs[1:]
-    if least <= 0:
-        return ""
-    others = ", ".join(
-        f"{times(need / least)} fewer than {name} ({need:,.0f})" for need, name in rest
-    )
-    unit = found[0].unit
-    goal = f"{figure(target)} {unit}".strip()
-    return f"{best} reaches {goal} with {least:,.0f} labels: {others}."
-
-
-def _comparison_table(found: Sequence[Band], target: float | None) -> str:
-    unit = found[0].unit
-    columns = [
-        "Campaign",
-        "seeds",
-        "labels",
-        with_unit("final error", unit),
-        with_unit("best to worst", unit),
-    ]
-    if target is not None:
-        columns.append(f"labels until {figure(target)} {unit}".strip())
-    rows = [_comparison_row(band, target) for band in found]
-    return page.table(columns, rows, numbers=len(columns) - 1)
-
-
-def _comparison_row(band: Band, target: float | None) -> list[str]:
-    low, high = min(band.finals), max(band.finals)
-    fewest, most = min(band.spent), max(band.spent)
-    row = [
-        band.name,
-        f"{len(band.finals):,}",
-        f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}",
-        figure(sum(band.finals) / len(band.finals)),
-        f"{figure(low)} to {figure(high)}",
-    ]
-    if target is not None:
-        needed = band.labels_until(target)
-        row.append("-" if needed is None else f"{needed:,.0f}")
-    return row

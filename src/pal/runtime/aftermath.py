@@ -49,6 +49,7 @@ def conclude(session: Session) -> Summary:
             files |= export(ledger, directory.path)
     if not hasty:
         files["report.html"] = "plots and figures, in one file"
+        files["figures/"] = "its plots, an SVG file each"
     summary = summarise(
         name=settings.name,
         directory=directory.path,

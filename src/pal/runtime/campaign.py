@@ -66,6 +66,8 @@ class Campaign:
         self.summary: Summary | None = None
         self.continues = False
         """Whether only the time of a batch job was up, and another job is to go on."""
+        self.interrupted = False
+        """Whether it ended early, by Ctrl-C or SIGTERM."""
         self._fresh = fresh
         self._paths = paths
         self._home = home
@@ -147,6 +149,7 @@ class Campaign:
         if outcome.error is not None:
             raise outcome.error
         self.continues = outcome.continued
+        self.interrupted = session.interrupted
         self.summary = conclude(session)
         drop_empty(directory.path / "work")
         if outcome.failed:

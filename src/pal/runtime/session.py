@@ -217,6 +217,11 @@ class Session:
         with contextlib.suppress(LedgerDiskError):  # whoever looks on sees an older one
             write_atomically(self.directory.status, json.dumps(status).encode())
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked for the end."""
+        return self._operator.interrupts.count > 0
+
     def request_stop(self, reason: str, patient: bool = False) -> None:
         """Ask for an orderly end; asking again, unless patient, makes it hurry."""
         if self._manager is None:
