@@ -4,10 +4,12 @@
     python benchmarks/photodynamics_round.py --device cuda --oracles 12
 
 The molecule is 3-methyl-4'-phenyl-diphenylsulfone: 38 atoms and seven states, so that a network
-says 7 x (38 x 3 + 1) = 805 numbers of a geometry. The networks learn first, from real labels in a
-small basis; then a round is measured twice: with PySCF labelling and all members training, and
-with the same weights and nothing else. A round is the forward pass of the whole committee, and
-the rest: selection, communication, and the propagation of all walkers. Prints Markdown.
+says 7 x (38 x 3 + 1) = 805 numbers of a geometry. The networks learn from labels first; then a
+round is measured while PySCF labels and all members train, and with the same weights and nothing
+else. TDDFT of seven states takes minutes here, too long for a benchmark: the ground state is
+calculated, and the others are put above it (see `Ladder`). A round is the forward pass of the
+whole committee, and the rest: selection, communication, and the propagation of all walkers.
+Prints Markdown.
 """
 
 from __future__ import annotations
@@ -19,8 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pal.errors import PalError
+from pal.kernels.oracles.pyscf import PySCF
 from pal.monitor.metrics import Snapshot
+from pal.records import Array, Sample, named
+from pal.roles import Context
 from pal.runtime.campaign import Campaign
 from pal.testing.bench import machine
 
@@ -33,6 +40,33 @@ PLACES: Mapping[str, Mapping[str, Any]] = {
     "pooled in four hosts": {"hosts": 4},
     "in the committee's process": {"placement": "committee"},
 }
+
+
+class Ladder:
+    """A label that keeps a core busy as PySCF does: the ground state by HF/STO-3G, and above it a
+    ladder of states, 0.4 eV apart, with other lengths of the bonds from sulphur to carbon.
+    """
+
+    def __init__(self, context: Context) -> None:
+        options: dict[str, Any] = {"functional": "HF", "basis": "STO-3G", "max_force": 1000.0}
+        self._ground = PySCF(context, density_fitting=True, convergence=1e-7, **options)
+
+    def label(self, sample: Sample) -> dict[str, Array]:
+        """Return `energies` (7,) and `state_forces` (7, 38, 3)."""
+        ground = named(self._ground.label(sample))
+        positions, numbers = sample["positions"], sample["numbers"]
+        arms = positions - positions[0]
+        lengths = np.linalg.norm(arms, axis=1)
+        rungs = np.arange(STATES, dtype=float)
+        energies = ground["energy"] + 3.0 * (rungs > 0) + 0.4 * rungs
+        forces = np.repeat(ground["forces"][None], STATES, axis=0)
+        for atom in np.flatnonzero((numbers == 6) & (lengths < 2.4)):
+            pull = 0.5 * rungs
+            energies -= pull * (lengths[atom] - 1.77)
+            push = pull[:, None] * arms[atom] / lengths[atom]
+            forces[:, atom] += push
+            forces[:, 0] -= push
+        return {"energies": energies, "state_forces": forces}
 
 
 @dataclass(frozen=True)
@@ -64,7 +98,6 @@ class Round:
 
 def settings(given: argparse.Namespace, place: Mapping[str, Any]) -> dict[str, Any]:
     """Return the campaign's settings; the kernels are those of the example."""
-    oracle = {"functional": "HF", "basis": "STO-3G", "states": STATES, "max_force": 1000.0}
     return {
         "generator": {
             "kernel": "surface_hopping",
@@ -87,7 +120,7 @@ def settings(given: argparse.Namespace, place: Mapping[str, Any]) -> dict[str, A
             "train_device": given.train_device or given.device,
             "threads": given.threads,
         },
-        "oracle": {"kernel": "pyscf", "options": oracle, "workers": given.oracles, "grace": 0},
+        "oracle": {"kernel": Ladder, "workers": given.oracles, "grace": 0},
         "selector": {
             "kernel": "deviation",
             "options": {"field": "state_forces", "threshold": 0.1, "every": 500},
