@@ -35,11 +35,6 @@ WALKERS, MEMBERS, STATES = 89, 4, 7
 GEOMETRIES = Path(__file__).parents[1] / "examples" / "photodynamics" / "sulfone.xyz"
 PAPER = {"forward": 51.5, "rest": 4.27}
 """Milliseconds, as published, on two GPU nodes."""
-PLACES: Mapping[str, Mapping[str, Any]] = {
-    "pooled in one host": {"hosts": 1},
-    "pooled in four hosts": {"hosts": 4},
-    "in the committee's process": {"placement": "committee"},
-}
 
 
 class Ladder:
@@ -161,17 +156,25 @@ def row(name: str, place: str, found: Round) -> str:
     )
 
 
+def places(hosts: Sequence[int]) -> dict[str, Mapping[str, Any]]:
+    """Return where the walkers may live, by what it is called; the first is that of both rows."""
+    pooled = {f"pooled in {n} host{'s' * (n > 1)}": {"hosts": n} for n in hosts}
+    return {**pooled, "in the committee's process": {"placement": "committee"}}
+
+
 def table(given: argparse.Namespace, folder: Path) -> None:
     """Measure and print."""
+    homes = places(given.hosts)
+    first = next(iter(homes))
     print("| | walkers | forward pass | rest of the round | rounds | labels | epochs |")
     print("|---|---|---|---|---|---|---|")
     print(f"| published | two nodes, MPI | {PAPER['forward']} ms | {PAPER['rest']} ms | | | |")
-    busy = measured(given, folder / "busy", settings(given, PLACES["pooled in one host"]))
-    print(row("with oracles and training", "pooled in one host", busy), flush=True)
+    busy = measured(given, folder / "busy", settings(given, homes[first]))
+    print(row("with oracles and training", first, busy), flush=True)
     ratios = {}
     weights = sorted((folder / "busy" / "models").glob("v*"))[-1]
-    for place in PLACES:
-        alone = settings(given, PLACES[place])
+    for place, home in homes.items():
+        alone = settings(given, home)
         alone["model"] |= {"train": False, "weights": str(weights)}
         alone["oracle"]["enabled"] = False
         del alone["initial"]
@@ -179,8 +182,7 @@ def table(given: argparse.Namespace, folder: Path) -> None:
         middle = sorted(runs, key=lambda run: run.whole)[len(runs) // 2]
         print(row("the same weights, nothing else", place, middle), flush=True)
         ratios[place] = busy.whole / middle.whole
-    ratio = ratios["pooled in one host"]
-    print(f"\nA round with oracles and training takes {ratio:.2f} times that without.")
+    print(f"\nA round with oracles and training takes {ratios[first]:.2f} times that without.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -191,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--oracles", type=int, default=1, help="PySCF processes, a core each")
     parser.add_argument("--initial", type=int, default=8, help="labels before the walkers start")
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128])
+    parser.add_argument("--hosts", type=int, nargs="+", default=[1], help="processes of walkers")
     parser.add_argument("--threads", type=int, default=1, help="of the predictor and the trainer")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a measurement")
     parser.add_argument("--limit", type=float, default=600.0, help="longest campaign, in seconds")
