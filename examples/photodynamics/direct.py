@@ -5,7 +5,8 @@
 Each trajectory is a file FOLDER/trajectory-<n>.npz, written anew every few steps, so that whatever
 ends the script leaves what was done: for each step `times_fs` (t,), `positions` and `velocities`
 (t, atoms, 3), `active` (t,), `energies` (t, states) in eV, `state_forces` (t, states, atoms, 3) in
-eV/Å, and how the trajectory came to its `end`.
+eV/Å, and how the trajectory came to its `end`. The same command goes on where trajectories were
+out of time: what the files know is not calculated again.
 """
 
 from __future__ import annotations
@@ -29,15 +30,43 @@ import numpy as np
 from truth import told
 
 from pal.errors import LabelFailure
+from pal.kernels.direct import Ask
 from pal.kernels.generators.parts.hopping import Moment
 from pal.kernels.generators.populations import recorded
 from pal.kernels.generators.surface_hopping import SurfaceHopping
 from pal.kernels.oracles.pyscf import PySCF
+from pal.records import Array, Feedback, Sample
 from pal.roles import Context
 
 HERE = Path(__file__).resolve().parent
 FLUSH_STEPS = 5
 OUTDATED, FAILED = "out of time", "label failed"
+
+
+def known(path: Path) -> list[dict[str, Array]]:
+    """Return the labels that an earlier run has left, one a step."""
+    if not path.exists():
+        return []
+    with np.load(path) as data:
+        columns = {name: data[name] for name in ("positions", "energies", "state_forces")}
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def remembering(ask: Ask, steps: list[dict[str, Array]]) -> Ask:
+    """Answer from memory as long as it reaches, in the order of the steps."""
+    left = iter(steps)
+
+    def answer(sample: Sample) -> Feedback:
+        step = next(left, None)
+        if step is None:
+            return ask(sample)
+        if not np.allclose(step["positions"], sample["positions"], atol=1e-3):
+            raise SystemExit("the files are of other trajectories: give another --folder")
+        label = {name: step[name] for name in ("energies", "state_forces")}
+        return Feedback(label, label, 0.0, True, 0)
+
+    return answer
 
 
 @dataclass
@@ -47,6 +76,8 @@ class Record:
     path: Path
     timestep_fs: float
     frame: int
+    known: int = 0
+    """Steps that the file had before."""
     moments: list[Moment] = field(default_factory=list)
 
     def note(self, moment: Moment | None) -> None:
@@ -54,7 +85,7 @@ class Record:
         if moment is None or (self.moments and moment is self.moments[-1]):
             return
         self.moments = [*self.moments[: moment.step], moment]
-        if moment.step % FLUSH_STEPS == 0:
+        if moment.step % FLUSH_STEPS == 0 and moment.step >= self.known:
             self.write("running")
 
     def write(self, end: str) -> None:
@@ -105,14 +136,17 @@ def fly(number: int, given: argparse.Namespace, deadline: float) -> str:
             max_force=np.inf,
         )
     )
-    record = Record(folder.with_name(f"trajectory-{number:03}.npz"), given.timestep, number)
+    path = folder.with_name(f"trajectory-{number:03}.npz")
+    before = known(path)
+    ask = remembering(ask, before)
+    record = Record(path, given.timestep, number, len(before))
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
         end = _steps(walker, ask, record, folder, deadline)
     record.write(end)
     return f"trajectory {number}: {end} after {len(record.moments) - 1} steps"
 
 
-def _steps(walker: SurfaceHopping, ask: Any, record: Record, folder: Path, deadline: float) -> str:
+def _steps(walker: SurfaceHopping, ask: Ask, record: Record, folder: Path, deadline: float) -> str:
     sample = walker.step(None)
     while time.time() < deadline:
         try:

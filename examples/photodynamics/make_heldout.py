@@ -1,9 +1,9 @@
 """Write what the campaign is judged by, from trajectories that direct.py has run.
 
     python make_heldout.py run-direct                              # heldout.npz, direct/
-    python make_heldout.py run-direct-small --name heldout-small   # of another level
+    python make_heldout.py run-direct --name heldout-small --count 80 --relabel
 
-NAME.npz holds labelled geometries, spread evenly over all steps of all trajectories after the
+NAME.npz holds labelled geometries; --relabel labels them anew as small.toml does. They are spread evenly over all steps of all trajectories after the
 first 5 fs, so that no start of a walker is among them. direct/trajectories.jsonl holds the hops in
 the form in which walkers of a campaign write theirs, for `pal.kernels.generators.populations`. A
 trajectory for which there was no more time counts as long as it is.
@@ -12,6 +12,8 @@ trajectory for which there was no more time counts as long as it is.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,10 @@ from typing import Any
 import numpy as np
 
 from pal.kernels.generators.populations import FILE, FINISHED, record
+from pal.kernels.oracles.pyscf import PySCF
 from pal.records import Array
+from pal.roles import Context
+from pal.settings import load
 
 HERE = Path(__file__).resolve().parent
 NUMBERS = np.array([6, 7, 1, 1, 1, 1])
@@ -57,6 +62,21 @@ def heldout(trajectories: list[dict[str, Array]], count: int) -> dict[str, Array
     }
 
 
+def relabelled(chosen: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the labels of another oracle for the same geometries."""
+    oracle = PySCF(Context("oracle", 0, 1, 0, HERE), **load(HERE / "small.toml").oracle.options)
+    labels = []
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        for positions in chosen["sample/positions"]:
+            labels.append(oracle.label({"positions": positions, "numbers": NUMBERS}))
+    return {
+        "label/energies": np.array([label["energies"] for label in labels]).round(5),
+        "label/state_forces": np.array(
+            [label["state_forces"] for label in labels], dtype=np.float32
+        ).round(4),
+    }
+
+
 def hops(trajectory: Mapping[str, Array], number: int) -> dict[str, Any]:
     """Return the states of a trajectory over time as a walker writes them."""
     times, active = trajectory["times_fs"], trajectory["active"]
@@ -77,9 +97,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where direct.py wrote")
     parser.add_argument("--name", default="heldout")
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--relabel", action="store_true", help="with the oracle of small.toml")
     given = parser.parse_args()
     trajectories = read(given.folder)
     chosen = heldout(trajectories, given.count)
+    if given.relabel:
+        chosen |= relabelled(chosen)
     np.savez_compressed(HERE / f"{given.name}.npz", **chosen)
     print(f"{given.name}.npz: {len(chosen['sample/charge'])} of {len(trajectories)} trajectories")
     if given.name == "heldout":
