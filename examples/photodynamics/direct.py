@@ -1,6 +1,6 @@
 """Surface hopping on the oracle itself, without any model: what the campaign is judged by.
 
-    python direct.py --trajectories 16 --processes 16 --seconds 480 --folder run-direct
+    python direct.py --trajectories 12 --processes 12 --seconds 480 --folder run-direct
 
 Each trajectory is a file FOLDER/trajectory-<n>.npz, written anew every few steps, so that whatever
 ends the script leaves what was done: for each step `times_fs` (t,), `positions` and `velocities`
@@ -178,11 +178,11 @@ def work(given: argparse.Namespace, deadline: float, counter: Any) -> None:
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trajectories", type=int, default=16)
+    parser.add_argument("--trajectories", type=int, default=12)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=np.inf, help="stop after this wall time")
     parser.add_argument("--folder", type=Path, default=Path("run-direct"))
-    parser.add_argument("--start", type=Path, default=HERE / "excited.xyz")
+    parser.add_argument("--start", type=Path, default=HERE / "apart.xyz")
     parser.add_argument("--initial-state", type=int, default=2)
     parser.add_argument("--states", type=int, default=3)
     parser.add_argument("--method", default="curvature")

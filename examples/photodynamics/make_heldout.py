@@ -3,10 +3,11 @@
     python make_heldout.py run-direct                              # heldout.npz, direct/
     python make_heldout.py run-direct --name heldout-small --count 80 --relabel
 
-NAME.npz holds labelled geometries; --relabel labels them anew as small.toml does. They are spread evenly over all steps of all trajectories after the
-first 5 fs, so that no start of a walker is among them. direct/trajectories.jsonl holds the hops in
-the form in which walkers of a campaign write theirs, for `pal.kernels.generators.populations`. A
-trajectory for which there was no more time counts as long as it is.
+NAME.npz holds labelled geometries; --relabel labels them anew as small.toml does. They are spread
+evenly over all steps of all trajectories after the first 5 fs. direct/trajectories.jsonl holds the
+hops in the form in which walkers of a campaign write theirs, for
+`pal.kernels.generators.populations`. A trajectory for which there was no more time counts as long
+as it is.
 """
 
 from __future__ import annotations
@@ -65,10 +66,11 @@ def heldout(trajectories: list[dict[str, Array]], count: int) -> dict[str, Array
 def relabelled(chosen: Mapping[str, Array]) -> dict[str, Array]:
     """Return the labels of another oracle for the same geometries."""
     oracle = PySCF(Context("oracle", 0, 1, 0, HERE), **load(HERE / "small.toml").oracle.options)
-    labels = []
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
-        for positions in chosen["sample/positions"]:
-            labels.append(oracle.label({"positions": positions, "numbers": NUMBERS}))
+        labels = [
+            oracle.label({"positions": positions, "numbers": NUMBERS})
+            for positions in chosen["sample/positions"]
+        ]
     return {
         "label/energies": np.array([label["energies"] for label in labels]).round(5),
         "label/state_forces": np.array(

@@ -1,9 +1,10 @@
-"""Write methaniminium.xyz and excited.xyz: the molecule, and how it is when light comes.
+"""Write methaniminium.xyz, excited.xyz and apart.xyz: the molecule, and how light finds it.
 
 CH2NH2+ is relaxed in its ground state, B3LYP/6-31G*; its second derivatives give the Wigner
 distribution of its vibrations at 0 K, from which positions and momenta are drawn. Vertical
-excitation leaves both as they are. It takes about a minute on one core; the results are in the
-repository.
+excitation leaves both as they are. The frames of apart.xyz are not for the campaign: trajectories
+on the oracle itself begin there, by which it is judged. It takes about a minute on one core; the
+results are in the repository.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from pal.kernels.oracles.pyscf import PySCF
 from pal.roles import Context
 
 HERE = Path(__file__).parent
-FRAMES = 96
+FRAMES, APART = 96, 12
 SKETCH = Atoms(
     "CNH4",
     [
@@ -46,6 +47,7 @@ if __name__ == "__main__":
     minimum.info["charge"] = 1
     rounded(HERE / "methaniminium.xyz", [minimum])
     frames = list(wigner(minimum, hessian, FRAMES, kelvin=0.0, seed=1))
-    rounded(HERE / "excited.xyz", frames)
+    rounded(HERE / "excited.xyz", frames[APART:])
+    rounded(HERE / "apart.xyz", frames[:APART])
     kinetic = np.mean([frame.get_kinetic_energy() for frame in frames])
     print(f"{len(frames)} frames, mean kinetic energy {kinetic:.3f} eV")

@@ -107,7 +107,8 @@ def test_the_cluster_has_the_papers_sizes():
 
 def test_the_frames_have_the_zero_point_energy():
     """Half of it is kinetic: hbar omega / 4 a mode; 1.41 eV in all for B3LYP/6-31G*."""
-    kinetic = [frame.get_kinetic_energy() for frame in read(EXAMPLE / "excited.xyz", ":")]
+    frames = [*read(EXAMPLE / "excited.xyz", ":"), *read(EXAMPLE / "apart.xyz", ":")]
+    kinetic = [frame.get_kinetic_energy() for frame in frames]
     error = np.std(kinetic) / np.sqrt(len(kinetic))
     assert abs(np.mean(kinetic) - 1.41 / 2) < 3 * error
 
