@@ -26,7 +26,7 @@ from pal.settings import load
 
 HERE = Path(__file__).resolve().parent
 COLOURS = ("#0072b2", "#d55e00", "#009e73")
-TIMES_FS = np.arange(0.0, 100.5, 0.5)
+TIMES_FS = np.arange(0.0, 50.5, 0.5)
 
 
 def shares(found: Populations, time_fs: float) -> str:
@@ -40,9 +40,10 @@ def shares(found: Populations, time_fs: float) -> str:
 def population_table(runs: dict[str, Populations]) -> None:
     """Print the populations of all states over time."""
     print("| time, fs | | S0 | S1 | S2 | trajectories |\n|---|---|---|---|---|---|")
-    for time_fs in (0, 5, 10, 20, 40, 60, 80, 100):
+    for time_fs in (0, 5, 10, 15, 20, 25, 30, 40, 50):
         for name, found in runs.items():
-            print(f"| {time_fs} | {name} | {shares(found, time_fs)} |")
+            if found.trajectories[found.times_fs == time_fs].any():
+                print(f"| {time_fs} | {name} | {shares(found, time_fs)} |")
     for name, found in runs.items():
         print(f"\n{name}: {found.abandoned} trajectories were abandoned and are left out.")
 
