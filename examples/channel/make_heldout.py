@@ -55,4 +55,4 @@ def write(path: Path, promoters: int, width: float, calls: int, count: int) -> N
 
 if __name__ == "__main__":
     write(HERE / "heldout-small.npz", promoters=2, width=0.1, calls=120, count=60)
-    write(HERE / "heldout.npz", promoters=5, width=0.07, calls=360, count=160)
+    write(HERE / "heldout.npz", promoters=6, width=0.07, calls=360, count=160)
