@@ -173,16 +173,18 @@ def draw_flow(path: Path, designs: dict[str, Array]) -> None:
         draw_field(axes[2 * row], flow, speed, f"{title}; speed / bulk velocity", "viridis")
         draw_field(axes[2 * row + 1], flow, heat, "temperature, in q / (rho c U)", "inferno")
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 
 def draw_field(axes: Any, flow: Flow, values: Array, title: str, colours: str) -> None:
-    corners = flow.mesh.corners
+    length = float(np.ptp(flow.mesh.points[0]).round(1))
+    # Twice, because the mesh has ragged ends.
+    corners = np.hstack([flow.mesh.corners - [[length], [0]], flow.mesh.corners])
     triangles = Triangulation(*corners, np.arange(corners.shape[1]).reshape(-1, 3))
-    at_corners = values[flow.mesh.triangles.T.reshape(-1)]
+    at_corners = np.tile(values[flow.mesh.triangles.T.reshape(-1)], 2)
     drawn = axes.tripcolor(triangles, at_corners, shading="gouraud", cmap=colours)
-    axes.set(aspect="equal", title=title, ylabel="y / H", facecolor="lightgrey")
+    axes.set(aspect="equal", title=title, xlim=(0, length), ylabel="y / H", facecolor="lightgrey")
     plt.colorbar(drawn, ax=axes, fraction=0.016, pad=0.01)
 
 
