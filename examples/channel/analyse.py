@@ -28,6 +28,8 @@ REYNOLDS, PRANDTL = 200.0, 0.71
 FINE = 0.035
 EMPTY = np.log([24 / REYNOLDS, 140 / 17 / REYNOLDS / PRANDTL])
 """ln Cf and ln St of the channel without promoters."""
+INITIAL = 24
+"""Labels of `[initial]`."""
 SHOWN = 3
 PARTS = (0.9, 0.95, 0.97, 0.98, 0.99, 1.0)
 """Fractions of the direct swarm's best criterion whose prices are compared."""
@@ -159,6 +161,17 @@ def tell_saving(learned: Course, direct: Course) -> None:
     print(f"\nbest: direct {top:.4f}, learned {learned.best[-1]:.4f}")
 
 
+def tell_best_labels(folder: Path) -> None:
+    """Print the best label of each campaign of a comparison: selection is for the optimum, too."""
+    print(
+        "\n| campaign | labels | best criterion of the initial ones | of all |\n|---|---|---|---|"
+    )
+    for file in sorted(folder.glob("*/dataset.npz")):
+        course = labelled_course(file.parent)
+        first = course.best[INITIAL - 1]
+        print(f"| {file.parent.name} | {len(course.best)} | {first:.4f} | {course.best[-1]:.4f} |")
+
+
 # -- pictures
 
 
@@ -232,6 +245,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="directory of the campaign that learns")
     parser.add_argument("--direct", type=Path, help="directory of direct.toml's campaign")
     parser.add_argument("--pareto", type=Path, help="directory of pareto.toml's campaign")
+    parser.add_argument("--compared", type=Path, help="folder of `pal compare`")
     parser.add_argument("--pictures", type=Path, default=Path(), help="folder for the pictures")
     given = parser.parse_args()
     mpl.use("svg")
@@ -248,6 +262,8 @@ def main() -> None:
         tell_best("The direct swarm's best designs", given.direct)
         tell_saving(learned, direct)
         draw_courses(given.pictures / "channel-course.svg", [learned, direct])
+    if given.compared:
+        tell_best_labels(given.compared)
     if given.pareto:
         draw_front(given.pictures / "channel-front.svg", given.pareto, given.run)
 
