@@ -217,6 +217,7 @@ def campaign(example, tmp_path_factory):
     return SimpleNamespace(summary=summary, directory=directory)
 
 
+@pytest.mark.timeout(240)
 def test_the_campaign_makes_its_labels_and_learns_from_them(campaign):
     assert campaign.summary.labels >= 40
     found = json.loads((campaign.directory / "summary.json").read_text())["evaluations"]
@@ -224,6 +225,7 @@ def test_the_campaign_makes_its_labels_and_learns_from_them(campaign):
     assert found[-1]["error"] < 0.7 * found[0]["error"]
 
 
+@pytest.mark.timeout(240)
 def test_the_best_design_is_as_good_as_predicted(example, campaign):
     (file,) = campaign.directory.rglob("best.json")
     best = json.loads(file.read_text())["designs"][0]
