@@ -1,9 +1,10 @@
 """The channel, and what an optimiser may change: where its eddy promoters stand.
 
-Lengths are in channel heights, and the flow goes along x. The channel repeats itself after
-`PITCH` for each promoter; within it every promoter has a slot of its own, in which it may stand
-anywhere but nearer than `GAP` to a wall, or to the slot's end. So no two overlap, and every point
-of the box of parameters is a channel that can be built.
+Lengths are in channel heights, and the flow goes along x. The channel repeats itself after some
+slots of length `PITCH`. In every slot there are two promoters, one in the lower and one in the
+upper half of the channel, and each may stand anywhere there, but not nearer than `GAP` to a wall
+or to what stands elsewhere. So every point of the box of parameters is a channel that can be
+built.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-PITCH = 0.8
-RADIUS = 0.1
-GAP = 0.05
-PIXELS = 10
+PITCH = 1.0
+RADIUS = 0.08
+GAP = 0.08
+PIXELS = 12
 """Pixels of the picture for each channel height."""
 
 Array = NDArray[np.float64]
@@ -42,19 +43,22 @@ class Channel:
 
 
 def channel(promoters: Array) -> Channel:
-    """Return the channel that has these promoters, one in each slot."""
-    return Channel(promoters, PITCH * len(promoters))
+    """Return the channel that has these promoters, two in each slot."""
+    return Channel(promoters, PITCH * len(promoters) / 2)
 
 
 def promoters(parameters: Array) -> Array:
-    """Place promoters (n, 3): parameters (2 n,) from 0 to 1 say where in their slots they stand.
+    """Place promoters (n, 3): parameters (2 n,) from 0 to 1 say where in their places they stand.
 
-    First those along the flow, then those across it.
+    First those along the flow, then those across it, where 0 is next to the wall and 1 next to
+    the middle. The order is slot by slot, in each the lower one first.
     """
     along, across = parameters.reshape(2, -1)
-    edge = RADIUS + GAP
-    x = PITCH * np.arange(len(along)) + edge + (PITCH - 2 * edge) * along
-    y = edge + (1 - 2 * edge) * across
+    slot, upper = np.divmod(np.arange(len(along)), 2)
+    edge = RADIUS + GAP / 2
+    x = PITCH * slot + edge + (PITCH - 2 * edge) * along
+    from_wall = edge + GAP / 2 + (0.5 - 2 * edge - GAP / 2) * across
+    y = np.where(upper == 1, 1 - from_wall, from_wall)
     return np.stack([x, y, np.full_like(x, RADIUS)], axis=1)
 
 

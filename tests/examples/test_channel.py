@@ -1,6 +1,7 @@
 """The channel's physics is right, and its campaign learns it and finds a good design."""
 
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -21,7 +22,9 @@ from pal.settings import load
 EXAMPLE = Path(__file__).parents[2] / "examples" / "channel"
 MODULES = ("geometry", "mesh", "cfd")
 EMPTY = np.log([24 / 200, 140 / 17 / (200 * 0.71)])
-DESIGN = np.array([0.89, 0.23, 0.12, 0.29, 0.59, 0.55])
+DESIGN = np.array([0.1, 0.9, 0.5, 0.5, 0.2, 0.9, 0.5, 1.0])
+"""Two slots: four promoters, first their places along the flow, then across it."""
+LENGTH = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +79,14 @@ def test_drag_and_heat_transfer_converge_with_the_mesh(example, solved):
     ]
     assert (errors[0] > errors[1]).all()
     assert (errors[1] > errors[2]).all()
-    assert errors[2].max() < 2e-3
-    assert errors[1].max() < 5e-3
+    assert errors[2].max() < 5e-3
+    assert errors[1].max() < 2e-2
 
 
 def test_power_and_heat_balance(example, solved):
     promoters = example.geometry.promoters(DESIGN)
     coarse, fine = (solved(promoters, width) for width in (0.1, 0.04))
-    assert (coarse.power, coarse.heat) == pytest.approx((1, 1), abs=5e-3)
+    assert (coarse.power, coarse.heat) == pytest.approx((1, 1), abs=1e-2)
     assert (fine.power, fine.heat) == pytest.approx((1, 1), abs=2e-4)
 
 
@@ -92,22 +95,22 @@ def test_the_same_flow_passes_everywhere(example, solved):
     corners = flow.mesh.corners.reshape(2, -1, 3)
     area = np.abs(np.linalg.det(np.moveaxis(corners[:, :, 1:] - corners[:, :, :1], 1, 0))) / 2
     along = flow.velocity[0][flow.mesh.triangles].mean(axis=0)
-    middle = corners[0].mean(axis=1) % 2.4
+    middle = corners[0].mean(axis=1) % LENGTH
     rates = [
         (area * along)[(middle >= left) & (middle < left + 0.4)].sum() / 0.4
-        for left in np.arange(0, 2.4, 0.4)
+        for left in np.arange(0, LENGTH, 0.4)
     ]
-    assert rates == pytest.approx(np.ones(6), abs=0.03)
+    assert rates == pytest.approx(np.ones(5), abs=0.05)
 
 
 def test_flips_and_shifts_change_nothing(example, solved):
     promoters = example.geometry.promoters(DESIGN)
     reference = numbers(solved(promoters, 0.07))
     flipped = promoters * [1, -1, 1] + np.array([0, 1, 0])
-    shifted = (promoters + np.array([0.977, 0, 0])) % [2.4, 9, 9]
+    shifted = (promoters + np.array([0.977, 0, 0])) % [LENGTH, 9, 9]
     assert numbers(solved(flipped, 0.07)) == pytest.approx(reference, rel=3e-3)
     assert numbers(solved(shifted, 0.07)) == pytest.approx(reference, rel=3e-3)
-    backwards = promoters * [-1, 1, 1] + np.array([2.4, 0, 0])
+    backwards = promoters * [-1, 1, 1] + np.array([LENGTH, 0, 0])
     assert numbers(solved(backwards, 0.07)) != pytest.approx(reference, rel=3e-3)
 
 
@@ -130,25 +133,28 @@ def test_what_the_mesh_does_not_resolve_gets_no_label(example):
 
 def test_the_picture_shows_what_is_solid(example):
     picture = example.geometry.sample(DESIGN)["picture"]
-    assert picture.shape == (10, 24)
-    assert picture.sum() / picture.size == pytest.approx(3 * np.pi * 0.01 / 2.4, rel=0.15)
+    assert picture.shape == (12, 24)
+    assert picture.sum() / picture.size == pytest.approx(4 * np.pi * 0.08**2 / LENGTH, rel=0.15)
 
 
 def test_shifted_and_flipped_designs_have_shifted_and_flipped_pictures(example):
     picture = example.geometry.sample(DESIGN)["picture"]
     along, across = DESIGN.reshape(2, -1)
-    turned = example.geometry.sample(np.append(np.roll(along, 1), np.roll(across, 1)))
-    np.testing.assert_allclose(turned["picture"], np.roll(picture, 8, axis=1), atol=1e-9)
-    upside_down = example.geometry.sample(np.append(along, 1 - across))
+    next_slot = example.geometry.sample(np.append(np.roll(along, 2), np.roll(across, 2)))
+    np.testing.assert_allclose(next_slot["picture"], np.roll(picture, 12, axis=1), atol=1e-9)
+    other_half = [1, 0, 3, 2]
+    upside_down = example.geometry.sample(np.append(along[other_half], across[other_half]))
     np.testing.assert_allclose(upside_down["picture"], picture[::-1], atol=1e-9)
 
 
 def test_no_design_of_the_box_lets_promoters_touch(example):
-    for corner in (np.zeros(6), np.ones(6), np.array([1, 0, 1, 0, 1, 0.0])):
-        places = example.geometry.promoters(corner)
-        gaps = np.diff(np.append(places[:, 0], places[0, 0] + 2.4)) - 0.2
-        assert gaps.min() >= 0.1 - 1e-9
-        assert np.minimum(places[:, 1], 1 - places[:, 1]).min() >= 0.15 - 1e-9
+    geometry = example.geometry
+    for corner in itertools.product((0.0, 1.0), repeat=8):
+        places = geometry.promoters(np.array(corner))
+        assert np.minimum(places[:, 1], 1 - places[:, 1]).min() >= 0.16 - 1e-9
+        for one, other in itertools.combinations(places, 2):
+            across = (one[0] - other[0] + LENGTH / 2) % LENGTH - LENGTH / 2
+            assert np.hypot(across, one[1] - other[1]) >= 3 * geometry.GAP - 1e-9
 
 
 # -- OpenFOAM
@@ -156,17 +162,15 @@ def test_no_design_of_the_box_lets_promoters_touch(example):
 
 @pytest.mark.skipif(shutil.which("simpleFoam") is None, reason="OpenFOAM is not installed")
 def test_openfoam_agrees(example, tmp_path, monkeypatch):
-    """Another method, on another mesh, gives the same Cf within 3 % and St within 2 %."""
+    """Another method, on another mesh, gives the same Cf within 3.5 % and St within 1.2 %."""
     monkeypatch.chdir(EXAMPLE)
     settings = load(EXAMPLE / "openfoam.toml")
-    settings.oracle.options["environment"]["ROWS"] = "40"
     oracle = specs(settings, (str(EXAMPLE),))["oracle"].build(Context("oracle", 0, 1, 0, tmp_path))
     monkeypatch.chdir(tmp_path)
     sample = example.geometry.sample(DESIGN)
     label = oracle.label(sample)["coefficients"]
-    expected = example.cfd.FiniteElements(width=0.07).label(sample)["coefficients"]
-    assert np.abs(label - expected) == pytest.approx(np.zeros(2), abs=0.03)
-    assert abs(label[1] - expected[1]) < 0.02
+    expected = example.cfd.FiniteElements(width=0.05).label(sample)["coefficients"]
+    assert (np.abs(label - expected) < [0.035, 0.012]).all()
 
 
 # -- the settings and the data
@@ -213,13 +217,15 @@ def campaign(example, tmp_path_factory):
     return SimpleNamespace(summary=summary, directory=directory)
 
 
+@pytest.mark.timeout(240)
 def test_the_campaign_makes_its_labels_and_learns_from_them(campaign):
-    assert campaign.summary.labels >= 48
+    assert campaign.summary.labels >= 40
     found = json.loads((campaign.directory / "summary.json").read_text())["evaluations"]
-    assert found[-1]["labels"] >= 48
+    assert found[-1]["labels"] >= 40
     assert found[-1]["error"] < 0.7 * found[0]["error"]
 
 
+@pytest.mark.timeout(240)
 def test_the_best_design_is_as_good_as_predicted(example, campaign):
     (file,) = campaign.directory.rglob("best.json")
     best = json.loads(file.read_text())["designs"][0]
