@@ -134,6 +134,11 @@ def print_errors(found: Mapping[str, Mapping[System, Errors]], trained: set[int]
             for key in before
         ],
     )
+    for name, wanted in (("of sizes that were trained", True), ("of the size left out", False)):
+        keys = [key for key in before if (key.size in trained) == wanted]
+        means = [np.mean([errors[key].forces for key in keys]) for errors in (before, after)]
+        print(f"Mean force error {name}: {means[0]:.0f} before, {means[1]:.0f} meV/Å after")
+    print()
 
 
 # -- long dynamics
