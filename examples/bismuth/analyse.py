@@ -136,7 +136,7 @@ def print_errors(found: Mapping[str, Mapping[System, Errors]], trained: set[int]
     )
     for name, wanted in (("of sizes that were trained", True), ("of the size left out", False)):
         keys = [key for key in before if (key.size in trained) == wanted]
-        means = [np.mean([errors[key].forces for key in keys]) for errors in (before, after)]
+        means = [np.mean([each[key].forces for key in keys]) for each in (before, after)]
         print(f"Mean force error {name}: {means[0]:.0f} before, {means[1]:.0f} meV/Å after")
     print()
 
