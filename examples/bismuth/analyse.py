@@ -32,7 +32,7 @@ from pal.settings import Settings, load
 HERE = Path(__file__).parent
 STAGES = ("pre-trained", "improved")
 FIELDS = ("energy", "forces")
-KELVIN = (300.0, 600.0, 900.0)
+KELVIN = (300.0, 900.0)
 STEP_FS, STEPS, WATCH_EVERY = 5.0, 2000, 100
 NEAREST, FARTHEST, STRONGEST = 2.2, 4.5, 20.0
 """Å, Å, eV/Å: an intact cluster has no atoms nearer than the first, none farther from all others
