@@ -1,7 +1,7 @@
 """Judge a campaign size by size and charge by charge, and run long dynamics on what it learned.
 
     python examples/bismuth/analyse.py small.toml
-    python examples/bismuth/analyse.py small.toml --dynamics --pictures docs/img
+    python examples/bismuth/analyse.py small.toml --dynamics 10 --pictures docs/img
 
 Compares the weights that were trained on the first labels only ("pre-trained") with the last
 ones ("improved"): errors on the held-out data, and how many of the trajectories on the committee's
@@ -32,8 +32,7 @@ from pal.settings import Settings, load
 HERE = Path(__file__).parent
 STAGES = ("pre-trained", "improved")
 FIELDS = ("energy", "forces")
-KELVIN = (300.0, 900.0)
-STEP_FS, STEPS, WATCH_EVERY = 5.0, 2000, 100
+STEP_FS, WATCH_EVERY = 5.0, 100
 NEAREST, FARTHEST, STRONGEST = 2.2, 4.5, 20.0
 """Å, Å, eV/Å: an intact cluster has no atoms nearer than the first, none farther from all others
 than the second, and no force component beyond the third."""
@@ -148,6 +147,8 @@ class Journey(NamedTuple):
     """How trajectories went, one entry for each."""
 
     systems: list[System]
+    picoseconds: float
+    """How long they were to be."""
     lived_ps: Array
     """Until the cluster broke."""
     drift: Array
@@ -158,26 +159,30 @@ class Journey(NamedTuple):
     """The committee's mean forces there."""
 
 
-def travel(learned: Learned, starts: Sequence[Sample], seed: int = 0) -> Journey:
+def travel(
+    learned: Learned, starts: Sequence[Sample], picoseconds: float, kelvins: Sequence[float]
+) -> Journey:
     """Run each start at each temperature, by velocity Verlet at constant energy.
 
     At a minimum, half of the first kinetic energy soon is potential energy, so velocities are
     drawn for twice the temperature (Allen and Tildesley, Computer Simulation of Liquids).
     """
-    rng = np.random.default_rng(seed)
-    samples = [dict(start) for start in starts for _ in KELVIN]
+    rng = np.random.default_rng(0)
+    steps = round(1000 * picoseconds / STEP_FS)
+    samples = [dict(start) for start in starts for _ in kelvins]
     masses = [atomic_masses[sample["numbers"]][:, None] for sample in samples]
     velocities = [
         _at_rest(rng.normal(size=m.shape + np.array([0, 2])) * np.sqrt(2 * units.kB * t / m), m)
-        for m, t in zip(masses, KELVIN * len(starts), strict=True)
+        for m, t in zip(masses, [*kelvins] * len(starts), strict=True)
     ]
     step = STEP_FS * units.fs
     labels = learned.labels(samples)
     total = np.array([_total(*each) for each in zip(labels, masses, velocities, strict=True)])
-    lived = np.full(len(samples), STEPS)
-    journey = Journey([system(s) for s in samples], lived, np.full(len(samples), np.nan), [], [])
+    lived = np.full(len(samples), steps)
+    drift = np.full(len(samples), np.nan)
+    journey = Journey([system(s) for s in samples], picoseconds, lived, drift, [], [])
     moving = list(range(len(samples)))
-    for number in range(STEPS):
+    for number in range(steps):
         for k in moving:
             velocities[k] += 0.5 * step * labels[k]["forces"] / masses[k]
             samples[k] = samples[k] | {"positions": samples[k]["positions"] + step * velocities[k]}
@@ -189,7 +194,7 @@ def travel(learned: Learned, starts: Sequence[Sample], seed: int = 0) -> Journey
             elif number % WATCH_EVERY == 0:
                 journey.seen.append(samples[k])
                 journey.forces.append(label["forces"])
-        moving = [k for k in moving if lived[k] == STEPS]
+        moving = [k for k in moving if lived[k] == steps]
     for k in moving:
         end = _total(labels[k], masses[k], velocities[k])
         journey.drift[k] = (end - total[k]) / len(masses[k])
@@ -230,13 +235,13 @@ def true_error(journey: Journey, oracle: Oracle) -> float:
 
 def print_dynamics(found: Mapping[str, Journey], trained: set[int]) -> None:
     """Print how many trajectories stayed whole, by size."""
-    length = STEPS * STEP_FS / 1000
+    length = found[STAGES[0]].picoseconds
     rows = []
     for size in sorted({key.size for key in found[STAGES[0]].systems}):
         row = [f"Bi{size}" + ("" if size in trained else ", left out")]
         for journey in found.values():
             own = np.array([key.size == size for key in journey.systems])
-            whole = own & (journey.lived_ps == length)
+            whole = own & np.isclose(journey.lived_ps, length)
             row += [f"{whole.sum()} of {own.sum()}"]
             row += [f"{1000 * np.median(np.abs(journey.drift[whole])):.1f}" if whole.any() else ""]
         rows.append(row)
@@ -272,7 +277,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("settings", type=Path, help="settings file of a campaign that was run")
     parser.add_argument("--directory", type=Path, help="its run directory, if another one")
-    parser.add_argument("--dynamics", action="store_true", help="run long dynamics, too")
+    parser.add_argument("--dynamics", type=float, metavar="PS", help="run dynamics of this length")
+    parser.add_argument("--kelvin", type=float, nargs="+", default=[300.0, 900.0])
     parser.add_argument("--pictures", type=Path, help="folder for pictures")
     given = parser.parse_args()
     settings = load(given.settings)
@@ -291,7 +297,10 @@ def main() -> None:
             for s in reversed(read_samples(HERE / "clusters.xyz"))
             if len(s["numbers"]) in sizes
         }
-        journeys = {s: travel(each, list(starts.values())) for s, each in learned.items()}
+        journeys = {
+            s: travel(each, list(starts.values()), given.dynamics, given.kelvin)
+            for s, each in learned.items()
+        }
         print_dynamics(journeys, trained)
         if settings.oracle.kernel == "xtb":
             oracle = nested(

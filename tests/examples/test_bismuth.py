@@ -83,13 +83,11 @@ def test_errors_fall_for_what_was_seen_and_for_the_size_left_out(run, analyse):
     assert max(error.energy for error in after.values()) < 300
 
 
-def test_dynamics_on_what_was_learned_stay_whole(run, analyse, monkeypatch):
+def test_dynamics_on_what_was_learned_stay_whole(run, analyse):
     """The lowest isomers, for half a picosecond at room temperature."""
-    monkeypatch.setattr(analyse, "STEPS", 100)
-    monkeypatch.setattr(analyse, "KELVIN", (300.0,))
     starts = read_samples(EXAMPLE / "bi4-bi8.xyz")[:12]
     learned = analyse.Learned(load(EXAMPLE / "small.toml"), analyse.versions(run)["improved"])
-    journey = analyse.travel(learned, starts)
+    journey = analyse.travel(learned, starts, 0.5, [300.0])
     assert (journey.lived_ps == 0.5).mean() > 0.9
     assert np.nanmedian(np.abs(journey.drift)) < 0.005  # eV an atom
     print_tables = analyse.print_dynamics
