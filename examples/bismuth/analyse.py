@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ HERE = Path(__file__).parent
 STAGES = ("pre-trained", "improved")
 FIELDS = ("energy", "forces")
 STEP_FS, WATCH_EVERY = 5.0, 100
+STEP = STEP_FS * units.fs
 NEAREST, FARTHEST, STRONGEST = 2.2, 4.5, 20.0
 """Å, Å, eV/Å: an intact cluster has no atoms nearer than the first, none farther from all others
 than the second, and no force component beyond the third."""
@@ -152,53 +154,85 @@ class Journey(NamedTuple):
     lived_ps: Array
     """Until the cluster broke."""
     drift: Array
-    """Change of the total energy per atom in eV, of those that lived to the end; NaN of others."""
+    """Change of the total energy per atom in eV, until then."""
     seen: list[Sample]
     """Geometries on the way."""
     forces: list[Array]
     """The committee's mean forces there."""
 
 
+@dataclass
+class Cluster:
+    """One that moves by velocity Verlet (Swope et al., J. Chem. Phys. 76, 637 (1982))."""
+
+    sample: dict[str, Array]
+    masses: Array
+    velocities: Array
+    label: Mapping[str, Array]
+    lived: int = 0
+
+    def kick(self) -> None:
+        """Change the velocities by half a step of the forces."""
+        self.velocities = self.velocities + 0.5 * STEP * self.label["forces"] / self.masses
+
+    def move(self) -> None:
+        """Change the positions by a step of the velocities."""
+        self.sample["positions"] = self.sample["positions"] + STEP * self.velocities
+
+    def total(self) -> float:
+        """Return potential and kinetic energy per atom in eV."""
+        kinetic = 0.5 * float((self.masses * self.velocities**2).sum())
+        return (float(self.label["energy"]) + kinetic) / len(self.masses)
+
+
 def travel(
     learned: Learned, starts: Sequence[Sample], picoseconds: float, kelvins: Sequence[float]
 ) -> Journey:
-    """Run each start at each temperature, by velocity Verlet at constant energy.
+    """Run each start at each temperature at constant energy, until it breaks."""
+    rng = np.random.default_rng(0)
+    clusters = [
+        begin(start, label, kelvin, rng)
+        for start, label in zip(starts, learned.labels(starts), strict=True)
+        for kelvin in kelvins
+    ]
+    first = np.array([cluster.total() for cluster in clusters])
+    seen: list[Sample] = []
+    forces: list[Array] = []
+    moving = list(clusters)
+    for number in range(round(1000 * picoseconds / STEP_FS)):
+        if not moving:
+            break
+        for cluster in moving:
+            cluster.kick()
+            cluster.move()
+        labels = learned.labels([cluster.sample for cluster in moving])
+        for cluster, label in zip(moving, labels, strict=True):
+            cluster.label = label
+            cluster.kick()
+        moving = [cluster for cluster in moving if intact(cluster.sample, cluster.label)]
+        for cluster in moving:
+            cluster.lived += 1
+        if number % WATCH_EVERY == 0:
+            seen += [dict(cluster.sample) for cluster in moving]
+            forces += [cluster.label["forces"] for cluster in moving]
+    drift = np.array([cluster.total() for cluster in clusters]) - first
+    lived = np.array([cluster.lived for cluster in clusters]) * STEP_FS / 1000
+    systems = [system(cluster.sample) for cluster in clusters]
+    return Journey(systems, picoseconds, lived, drift, seen, forces)
+
+
+def begin(
+    start: Sample, label: Mapping[str, Array], kelvin: float, rng: np.random.Generator
+) -> Cluster:
+    """Return a cluster with random velocities, as a whole at rest.
 
     At a minimum, half of the first kinetic energy soon is potential energy, so velocities are
-    drawn for twice the temperature (Allen and Tildesley, Computer Simulation of Liquids).
+    drawn for twice the temperature.
     """
-    rng = np.random.default_rng(0)
-    steps = round(1000 * picoseconds / STEP_FS)
-    samples = [dict(start) for start in starts for _ in kelvins]
-    masses = [atomic_masses[sample["numbers"]][:, None] for sample in samples]
-    velocities = [
-        _at_rest(rng.normal(size=m.shape + np.array([0, 2])) * np.sqrt(2 * units.kB * t / m), m)
-        for m, t in zip(masses, [*kelvins] * len(starts), strict=True)
-    ]
-    step = STEP_FS * units.fs
-    labels = learned.labels(samples)
-    total = np.array([_total(*each) for each in zip(labels, masses, velocities, strict=True)])
-    lived = np.full(len(samples), steps)
-    drift = np.full(len(samples), np.nan)
-    journey = Journey([system(s) for s in samples], picoseconds, lived, drift, [], [])
-    moving = list(range(len(samples)))
-    for number in range(steps):
-        for k in moving:
-            velocities[k] += 0.5 * step * labels[k]["forces"] / masses[k]
-            samples[k] = samples[k] | {"positions": samples[k]["positions"] + step * velocities[k]}
-        for k, label in zip(moving, learned.labels([samples[k] for k in moving]), strict=True):
-            labels[k] = label
-            velocities[k] += 0.5 * step * label["forces"] / masses[k]
-            if not intact(samples[k], label):
-                lived[k] = number
-            elif number % WATCH_EVERY == 0:
-                journey.seen.append(samples[k])
-                journey.forces.append(label["forces"])
-        moving = [k for k in moving if lived[k] == steps]
-    for k in moving:
-        end = _total(labels[k], masses[k], velocities[k])
-        journey.drift[k] = (end - total[k]) / len(masses[k])
-    return journey._replace(lived_ps=lived * STEP_FS / 1000)
+    masses = atomic_masses[start["numbers"]][:, None]
+    velocities = rng.normal(size=(len(masses), 3)) * np.sqrt(2 * units.kB * kelvin / masses)
+    velocities -= (masses * velocities).sum(0) / masses.sum()
+    return Cluster(dict(start), masses, velocities, label)
 
 
 def intact(sample: Sample, label: Mapping[str, Array]) -> bool:
@@ -210,15 +244,6 @@ def intact(sample: Sample, label: Mapping[str, Array]) -> bool:
     return bool(
         apart.min() > NEAREST and apart.min(axis=1).max() < FARTHEST and strongest < STRONGEST
     )
-
-
-def _at_rest(velocities: Array, masses: Array) -> Array:
-    moved: Array = velocities - (masses * velocities).sum(0) / masses.sum()
-    return moved
-
-
-def _total(label: Mapping[str, Array], masses: Array, velocities: Array) -> float:
-    return float(label["energy"]) + 0.5 * float((masses * velocities**2).sum())
 
 
 def true_error(journey: Journey, oracle: Oracle) -> float:
