@@ -288,7 +288,7 @@ def draw(found: Mapping[str, Mapping[System, Errors]], trained: set[int], path: 
     axes.set_xticks(places, [_name(key, trained) for key in before])
     axes.set_ylabel("force error, meV/Å (RMS)")
     axes.legend(frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
     print(path)
 
 
@@ -340,7 +340,7 @@ def main() -> None:
                     f"{true_error(journey, oracle):.0f} meV/Å"
                 )
     if given.pictures is not None:
-        draw(found, trained, given.pictures / f"bismuth-{run.name.removeprefix('run-')}.svg")
+        draw(found, trained, given.pictures / f"bismuth-{given.settings.stem}.svg")
 
 
 if __name__ == "__main__":
