@@ -25,13 +25,15 @@ from pal.building import joined, nested
 from pal.errors import LabelFailure
 from pal.kernels.atoms import read_samples
 from pal.ledger.export import read_labelled
-from pal.records import Array, Batch, LabelledSample, Sample, as_members
+from pal.records import Array, Batch, LabelledSample, Sample, as_members, named
 from pal.roles import Context, Oracle
 from pal.runtime.weights import fetch
 from pal.settings import Settings, load
 
 HERE = Path(__file__).parent
 STAGES = ("pre-trained", "improved")
+BASELINE = "GFN1-xTB alone"
+COLOURS = {BASELINE: "#e8c468", "pre-trained": "#bbbbbb", "improved": "#2277cc"}
 FIELDS = ("energy", "forces")
 STEP_FS, WATCH_EVERY = 5.0, 100
 STEP = STEP_FS * units.fs
@@ -86,6 +88,19 @@ class Learned:
         ]
 
 
+class Cheap:
+    """The baseline of delta learning, as if it were all that is known."""
+
+    def __init__(self, settings: Settings) -> None:
+        context = Context("oracle", 0, 1, 0, HERE)
+        baseline = settings.model.options["baseline"]
+        self._oracle: Oracle = nested("oracle", baseline, context, "analyse")
+
+    def labels(self, samples: Sequence[Sample]) -> list[dict[str, Array]]:
+        """Return the labels of the cheap method."""
+        return [named(self._oracle.label(sample)) for sample in samples]
+
+
 # -- errors on held-out data
 
 
@@ -98,7 +113,7 @@ class Errors(NamedTuple):
     """meV/atom"""
 
 
-def errors(learned: Learned, data: Sequence[LabelledSample]) -> dict[System, Errors]:
+def errors(learned: Learned | Cheap, data: Sequence[LabelledSample]) -> dict[System, Errors]:
     """Return the errors of each system."""
     squares: dict[System, list[tuple[float, float]]] = {}
     for item, label in zip(data, learned.labels([item.sample for item in data]), strict=True):
@@ -121,24 +136,28 @@ def table(title: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def print_errors(found: Mapping[str, Mapping[System, Errors]], trained: set[int]) -> None:
-    """Print the errors of all systems before and after."""
-    before, after = (found[stage] for stage in STAGES)
-    table(
-        ["cluster", "charge", "forces before", "after, meV/Å", "energy before", "after, meV/atom"],
+    """Print the errors of all systems at each stage; energies of those that learned them."""
+    heads = [f"forces, {stage}" for stage in found] + [f"energy, {stage}" for stage in STAGES]
+    rows = [
         [
-            [
-                f"Bi{key.size}" + ("" if key.size in trained else ", left out"),
-                f"{key.charge:+d}",
-                *(f"{e.forces:.0f}" for e in (before[key], after[key])),
-                *(f"{e.energy:.0f}" for e in (before[key], after[key])),
-            ]
-            for key in before
-        ],
-    )
+            f"Bi{key.size}" + ("" if key.size in trained else ", left out"),
+            f"{key.charge:+d}",
+            *(f"{stage[key].forces:.0f}" for stage in found.values()),
+            *(f"{found[stage][key].energy:.0f}" for stage in STAGES),
+        ]
+        for key in found[STAGES[0]]
+    ]
+    print("Root mean square errors, meV/Å and meV/atom:\n")
+    table(["cluster", "charge", *heads], rows)
     for name, wanted in (("of sizes that were trained", True), ("of the size left out", False)):
-        keys = [key for key in before if (key.size in trained) == wanted]
-        means = [np.mean([each[key].forces for key in keys]) for each in (before, after)]
-        print(f"Mean force error {name}: {means[0]:.0f} before, {means[1]:.0f} meV/Å after")
+        means = [
+            np.mean(
+                [error.forces for key, error in each.items() if (key.size in trained) == wanted]
+            )
+            for each in found.values()
+        ]
+        text = ", ".join(f"{stage} {mean:.0f}" for stage, mean in zip(found, means, strict=True))
+        print(f"Mean force error {name}: {text} meV/Å")
     print()
 
 
@@ -279,13 +298,16 @@ def draw(found: Mapping[str, Mapping[System, Errors]], trained: set[int], path: 
     """Draw the force errors of all systems before and after."""
     from matplotlib.figure import Figure
 
-    before, after = (found[stage] for stage in STAGES)
-    figure = Figure(figsize=(0.5 * len(before) + 2, 3.2), layout="constrained")
+    systems = list(found[STAGES[0]])
+    figure = Figure(figsize=(0.5 * len(systems) + 2, 3.2), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(before))
-    axes.bar(places - 0.2, [e.forces for e in before.values()], 0.4, label=STAGES[0], color="#bbb")
-    axes.bar(places + 0.2, [e.forces for e in after.values()], 0.4, label=STAGES[1], color="#27c")
-    axes.set_xticks(places, [_name(key, trained) for key in before])
+    places = np.arange(len(systems))
+    width = 0.8 / len(found)
+    for number, (stage, each) in enumerate(found.items()):
+        shift = (number - (len(found) - 1) / 2) * width
+        heights = [each[key].forces for key in systems]
+        axes.bar(places + shift, heights, width, label=stage, color=COLOURS[stage])
+    axes.set_xticks(places, [_name(key, trained) for key in systems])
     axes.set_ylabel("force error, meV/Å (RMS)")
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
@@ -313,6 +335,8 @@ def main() -> None:
     trained = {len(item.sample["numbers"]) for item in read_labelled(run / "dataset.extxyz")}
     learned = {stage: Learned(settings, path) for stage, path in versions(run).items()}
     found = {stage: errors(each, data) for stage, each in learned.items()}
+    if "baseline" in settings.model.options:
+        found = {BASELINE: errors(Cheap(settings), data), **found}
     print_errors(found, trained)
     sizes = {key.size for key in found[STAGES[0]]}
     if given.dynamics:
