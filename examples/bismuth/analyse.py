@@ -1,7 +1,7 @@
 """Judge a campaign size by size and charge by charge, and run long dynamics on what it learned.
 
     python examples/bismuth/analyse.py small.toml
-    python examples/bismuth/analyse.py small.toml --dynamics --pictures docs/img
+    python examples/bismuth/analyse.py small.toml --dynamics 10 --pictures docs/img
 
 Compares the weights that were trained on the first labels only ("pre-trained") with the last
 ones ("improved"): errors on the held-out data, and how many of the trajectories on the committee's
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,16 +25,18 @@ from pal.building import joined, nested
 from pal.errors import LabelFailure
 from pal.kernels.atoms import read_samples
 from pal.ledger.export import read_labelled
-from pal.records import Array, Batch, LabelledSample, Sample, as_members
+from pal.records import Array, Batch, LabelledSample, Sample, as_members, named
 from pal.roles import Context, Oracle
 from pal.runtime.weights import fetch
 from pal.settings import Settings, load
 
 HERE = Path(__file__).parent
 STAGES = ("pre-trained", "improved")
+BASELINE = "GFN1-xTB alone"
+COLOURS = {BASELINE: "#e8c468", "pre-trained": "#bbbbbb", "improved": "#2277cc"}
 FIELDS = ("energy", "forces")
-KELVIN = (300.0, 600.0, 900.0)
-STEP_FS, STEPS, WATCH_EVERY = 5.0, 2000, 100
+STEP_FS, WATCH_EVERY = 5.0, 100
+STEP = STEP_FS * units.fs
 NEAREST, FARTHEST, STRONGEST = 2.2, 4.5, 20.0
 """Å, Å, eV/Å: an intact cluster has no atoms nearer than the first, none farther from all others
 than the second, and no force component beyond the third."""
@@ -85,6 +88,19 @@ class Learned:
         ]
 
 
+class Cheap:
+    """The baseline of delta learning, as if it were all that is known."""
+
+    def __init__(self, settings: Settings) -> None:
+        context = Context("oracle", 0, 1, 0, HERE)
+        baseline = settings.model.options["baseline"]
+        self._oracle: Oracle = nested("oracle", baseline, context, "analyse")
+
+    def labels(self, samples: Sequence[Sample]) -> list[dict[str, Array]]:
+        """Return the labels of the cheap method."""
+        return [named(self._oracle.label(sample)) for sample in samples]
+
+
 # -- errors on held-out data
 
 
@@ -97,7 +113,7 @@ class Errors(NamedTuple):
     """meV/atom"""
 
 
-def errors(learned: Learned, data: Sequence[LabelledSample]) -> dict[System, Errors]:
+def errors(learned: Learned | Cheap, data: Sequence[LabelledSample]) -> dict[System, Errors]:
     """Return the errors of each system."""
     squares: dict[System, list[tuple[float, float]]] = {}
     for item, label in zip(data, learned.labels([item.sample for item in data]), strict=True):
@@ -120,20 +136,29 @@ def table(title: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def print_errors(found: Mapping[str, Mapping[System, Errors]], trained: set[int]) -> None:
-    """Print the errors of all systems before and after."""
-    before, after = (found[stage] for stage in STAGES)
-    table(
-        ["cluster", "charge", "forces before", "after, meV/Å", "energy before", "after, meV/atom"],
+    """Print the errors of all systems at each stage; energies of those that learned them."""
+    heads = [f"forces, {stage}" for stage in found] + [f"energy, {stage}" for stage in STAGES]
+    rows = [
         [
-            [
-                f"Bi{key.size}" + ("" if key.size in trained else ", left out"),
-                f"{key.charge:+d}",
-                *(f"{e.forces:.0f}" for e in (before[key], after[key])),
-                *(f"{e.energy:.0f}" for e in (before[key], after[key])),
-            ]
-            for key in before
-        ],
-    )
+            f"Bi{key.size}" + ("" if key.size in trained else ", left out"),
+            f"{key.charge:+d}",
+            *(f"{stage[key].forces:.0f}" for stage in found.values()),
+            *(f"{found[stage][key].energy:.0f}" for stage in STAGES),
+        ]
+        for key in found[STAGES[0]]
+    ]
+    print("Root mean square errors, meV/Å and meV/atom:\n")
+    table(["cluster", "charge", *heads], rows)
+    for name, wanted in (("of sizes that were trained", True), ("of the size left out", False)):
+        means = [
+            np.mean(
+                [error.forces for key, error in each.items() if (key.size in trained) == wanted]
+            )
+            for each in found.values()
+        ]
+        text = ", ".join(f"{stage} {mean:.0f}" for stage, mean in zip(found, means, strict=True))
+        print(f"Mean force error {name}: {text} meV/Å")
+    print()
 
 
 # -- long dynamics
@@ -143,52 +168,90 @@ class Journey(NamedTuple):
     """How trajectories went, one entry for each."""
 
     systems: list[System]
+    picoseconds: float
+    """How long they were to be."""
     lived_ps: Array
     """Until the cluster broke."""
     drift: Array
-    """Change of the total energy per atom in eV, of those that lived to the end; NaN of others."""
+    """Change of the total energy per atom in eV, until then."""
     seen: list[Sample]
     """Geometries on the way."""
     forces: list[Array]
     """The committee's mean forces there."""
 
 
-def travel(learned: Learned, starts: Sequence[Sample], seed: int = 0) -> Journey:
-    """Run each start at each temperature, by velocity Verlet at constant energy.
+@dataclass
+class Cluster:
+    """One that moves by velocity Verlet (Swope et al., J. Chem. Phys. 76, 637 (1982))."""
+
+    sample: dict[str, Array]
+    masses: Array
+    velocities: Array
+    label: Mapping[str, Array]
+    lived: int = 0
+
+    def kick(self) -> None:
+        """Change the velocities by half a step of the forces."""
+        self.velocities = self.velocities + 0.5 * STEP * self.label["forces"] / self.masses
+
+    def move(self) -> None:
+        """Change the positions by a step of the velocities."""
+        self.sample["positions"] = self.sample["positions"] + STEP * self.velocities
+
+    def total(self) -> float:
+        """Return potential and kinetic energy per atom in eV."""
+        kinetic = 0.5 * float((self.masses * self.velocities**2).sum())
+        return (float(self.label["energy"]) + kinetic) / len(self.masses)
+
+
+def travel(
+    learned: Learned, starts: Sequence[Sample], picoseconds: float, kelvins: Sequence[float]
+) -> Journey:
+    """Run each start at each temperature at constant energy, until it breaks."""
+    rng = np.random.default_rng(0)
+    clusters = [
+        begin(start, label, kelvin, rng)
+        for start, label in zip(starts, learned.labels(starts), strict=True)
+        for kelvin in kelvins
+    ]
+    first = np.array([cluster.total() for cluster in clusters])
+    seen: list[Sample] = []
+    forces: list[Array] = []
+    moving = list(clusters)
+    for number in range(round(1000 * picoseconds / STEP_FS)):
+        if not moving:
+            break
+        for cluster in moving:
+            cluster.kick()
+            cluster.move()
+        labels = learned.labels([cluster.sample for cluster in moving])
+        for cluster, label in zip(moving, labels, strict=True):
+            cluster.label = label
+            cluster.kick()
+        moving = [cluster for cluster in moving if intact(cluster.sample, cluster.label)]
+        for cluster in moving:
+            cluster.lived += 1
+        if number % WATCH_EVERY == 0:
+            seen += [dict(cluster.sample) for cluster in moving]
+            forces += [cluster.label["forces"] for cluster in moving]
+    drift = np.array([cluster.total() for cluster in clusters]) - first
+    lived = np.array([cluster.lived for cluster in clusters]) * STEP_FS / 1000
+    systems = [system(cluster.sample) for cluster in clusters]
+    return Journey(systems, picoseconds, lived, drift, seen, forces)
+
+
+def begin(
+    start: Sample, label: Mapping[str, Array], kelvin: float, rng: np.random.Generator
+) -> Cluster:
+    """Return a cluster with random velocities, as a whole at rest.
 
     At a minimum, half of the first kinetic energy soon is potential energy, so velocities are
-    drawn for twice the temperature (Allen and Tildesley, Computer Simulation of Liquids).
+    drawn for twice the temperature.
     """
-    rng = np.random.default_rng(seed)
-    samples = [dict(start) for start in starts for _ in KELVIN]
-    masses = [atomic_masses[sample["numbers"]][:, None] for sample in samples]
-    velocities = [
-        _at_rest(rng.normal(size=m.shape + np.array([0, 2])) * np.sqrt(2 * units.kB * t / m), m)
-        for m, t in zip(masses, KELVIN * len(starts), strict=True)
-    ]
-    step = STEP_FS * units.fs
-    labels = learned.labels(samples)
-    total = np.array([_total(*each) for each in zip(labels, masses, velocities, strict=True)])
-    lived = np.full(len(samples), STEPS)
-    journey = Journey([system(s) for s in samples], lived, np.full(len(samples), np.nan), [], [])
-    moving = list(range(len(samples)))
-    for number in range(STEPS):
-        for k in moving:
-            velocities[k] += 0.5 * step * labels[k]["forces"] / masses[k]
-            samples[k] = samples[k] | {"positions": samples[k]["positions"] + step * velocities[k]}
-        for k, label in zip(moving, learned.labels([samples[k] for k in moving]), strict=True):
-            labels[k] = label
-            velocities[k] += 0.5 * step * label["forces"] / masses[k]
-            if not intact(samples[k], label):
-                lived[k] = number
-            elif number % WATCH_EVERY == 0:
-                journey.seen.append(samples[k])
-                journey.forces.append(label["forces"])
-        moving = [k for k in moving if lived[k] == STEPS]
-    for k in moving:
-        end = _total(labels[k], masses[k], velocities[k])
-        journey.drift[k] = (end - total[k]) / len(masses[k])
-    return journey._replace(lived_ps=lived * STEP_FS / 1000)
+    masses = atomic_masses[start["numbers"]][:, None]
+    velocities = rng.normal(size=(len(masses), 3)) * np.sqrt(2 * units.kB * kelvin / masses)
+    velocities -= (masses * velocities).sum(0) / masses.sum()
+    return Cluster(dict(start), masses, velocities, label)
 
 
 def intact(sample: Sample, label: Mapping[str, Array]) -> bool:
@@ -200,15 +263,6 @@ def intact(sample: Sample, label: Mapping[str, Array]) -> bool:
     return bool(
         apart.min() > NEAREST and apart.min(axis=1).max() < FARTHEST and strongest < STRONGEST
     )
-
-
-def _at_rest(velocities: Array, masses: Array) -> Array:
-    moved: Array = velocities - (masses * velocities).sum(0) / masses.sum()
-    return moved
-
-
-def _total(label: Mapping[str, Array], masses: Array, velocities: Array) -> float:
-    return float(label["energy"]) + 0.5 * float((masses * velocities**2).sum())
 
 
 def true_error(journey: Journey, oracle: Oracle) -> float:
@@ -225,13 +279,13 @@ def true_error(journey: Journey, oracle: Oracle) -> float:
 
 def print_dynamics(found: Mapping[str, Journey], trained: set[int]) -> None:
     """Print how many trajectories stayed whole, by size."""
-    length = STEPS * STEP_FS / 1000
+    length = found[STAGES[0]].picoseconds
     rows = []
     for size in sorted({key.size for key in found[STAGES[0]].systems}):
         row = [f"Bi{size}" + ("" if size in trained else ", left out")]
         for journey in found.values():
             own = np.array([key.size == size for key in journey.systems])
-            whole = own & (journey.lived_ps == length)
+            whole = own & np.isclose(journey.lived_ps, length)
             row += [f"{whole.sum()} of {own.sum()}"]
             row += [f"{1000 * np.median(np.abs(journey.drift[whole])):.1f}" if whole.any() else ""]
         rows.append(row)
@@ -244,16 +298,19 @@ def draw(found: Mapping[str, Mapping[System, Errors]], trained: set[int], path: 
     """Draw the force errors of all systems before and after."""
     from matplotlib.figure import Figure
 
-    before, after = (found[stage] for stage in STAGES)
-    figure = Figure(figsize=(0.5 * len(before) + 2, 3.2), layout="constrained")
+    systems = list(found[STAGES[0]])
+    figure = Figure(figsize=(0.5 * len(systems) + 2, 3.2), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(before))
-    axes.bar(places - 0.2, [e.forces for e in before.values()], 0.4, label=STAGES[0], color="#bbb")
-    axes.bar(places + 0.2, [e.forces for e in after.values()], 0.4, label=STAGES[1], color="#27c")
-    axes.set_xticks(places, [_name(key, trained) for key in before])
+    places = np.arange(len(systems))
+    width = 0.8 / len(found)
+    for number, (stage, each) in enumerate(found.items()):
+        shift = (number - (len(found) - 1) / 2) * width
+        heights = [each[key].forces for key in systems]
+        axes.bar(places + shift, heights, width, label=stage, color=COLOURS[stage])
+    axes.set_xticks(places, [_name(key, trained) for key in systems])
     axes.set_ylabel("force error, meV/Å (RMS)")
     axes.legend(frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
     print(path)
 
 
@@ -267,7 +324,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("settings", type=Path, help="settings file of a campaign that was run")
     parser.add_argument("--directory", type=Path, help="its run directory, if another one")
-    parser.add_argument("--dynamics", action="store_true", help="run long dynamics, too")
+    parser.add_argument("--dynamics", type=float, metavar="PS", help="run dynamics of this length")
+    parser.add_argument("--kelvin", type=float, nargs="+", default=[300.0, 900.0])
     parser.add_argument("--pictures", type=Path, help="folder for pictures")
     given = parser.parse_args()
     settings = load(given.settings)
@@ -277,6 +335,8 @@ def main() -> None:
     trained = {len(item.sample["numbers"]) for item in read_labelled(run / "dataset.extxyz")}
     learned = {stage: Learned(settings, path) for stage, path in versions(run).items()}
     found = {stage: errors(each, data) for stage, each in learned.items()}
+    if "baseline" in settings.model.options:
+        found = {BASELINE: errors(Cheap(settings), data), **found}
     print_errors(found, trained)
     sizes = {key.size for key in found[STAGES[0]]}
     if given.dynamics:
@@ -286,7 +346,10 @@ def main() -> None:
             for s in reversed(read_samples(HERE / "clusters.xyz"))
             if len(s["numbers"]) in sizes
         }
-        journeys = {s: travel(each, list(starts.values())) for s, each in learned.items()}
+        journeys = {
+            s: travel(each, list(starts.values()), given.dynamics, given.kelvin)
+            for s, each in learned.items()
+        }
         print_dynamics(journeys, trained)
         if settings.oracle.kernel == "xtb":
             oracle = nested(
@@ -301,7 +364,7 @@ def main() -> None:
                     f"{true_error(journey, oracle):.0f} meV/Å"
                 )
     if given.pictures is not None:
-        draw(found, trained, given.pictures / f"bismuth-{run.name.removeprefix('run-')}.svg")
+        draw(found, trained, given.pictures / f"bismuth-{given.settings.stem}.svg")
 
 
 if __name__ == "__main__":

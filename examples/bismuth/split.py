@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from ase import Atoms
 from ase.io import read, write
 
 HERE = Path(__file__).parent
@@ -20,12 +21,11 @@ NOTES = ("number", "purpose", "temperature_K")
 
 if __name__ == "__main__":
     frames = sorted(read(sys.argv[1], index=":"), key=lambda atoms: int(atoms.info["number"]))
-    for purpose, name in FILES.items():
-        chosen = [atoms for atoms in frames if atoms.info["purpose"] == purpose]
-        for atoms in chosen:
-            for note in NOTES:
-                del atoms.info[note]
-        write(HERE / name, chosen, format="extxyz")
-        print(
-            name, len(chosen), dict(Counter(f"{a.symbols}{a.info['charge']:+d}" for a in chosen))
-        )
+    chosen: dict[str, list[Atoms]] = {name: [] for name in FILES.values()}
+    for atoms in frames:
+        chosen[FILES[atoms.info["purpose"]]].append(atoms)
+        for note in NOTES:
+            del atoms.info[note]
+    for name, kept in chosen.items():
+        write(HERE / name, kept, format="extxyz")
+        print(name, len(kept), dict(Counter(f"{a.symbols}{a.info['charge']:+d}" for a in kept)))

@@ -64,7 +64,7 @@ def test_labels_are_those_of_the_charged_clusters(labelled):
         assert float(item.label["energy"]) == pytest.approx(float(again["energy"]), abs=1e-3)
 
 
-def test_errors_fall_for_what_was_seen_and_for_the_size_left_out(run, analyse):
+def test_errors_fall_for_what_was_seen_and_for_the_size_left_out(run, analyse, tmp_path, capsys):
     settings = load(EXAMPLE / "small.toml")
     data = read_labelled(settings.evaluation.data)
     stages = {
@@ -82,18 +82,21 @@ def test_errors_fall_for_what_was_seen_and_for_the_size_left_out(run, analyse):
     # Electron affinities and ionisation energies are eV; the charge is an input that counts.
     assert max(error.energy for error in after.values()) < 300
 
+    analyse.print_errors(stages, {4, 5, 7, 8})
+    analyse.draw(stages, {4, 5, 7, 8}, tmp_path / "errors.svg")
+    assert "Bi6, left out | +1" in capsys.readouterr().out
+    assert (tmp_path / "errors.svg").stat().st_size > 10_000
 
-def test_dynamics_on_what_was_learned_stay_whole(run, analyse, monkeypatch):
+
+def test_dynamics_on_what_was_learned_stay_whole(run, analyse, capsys):
     """The lowest isomers, for half a picosecond at room temperature."""
-    monkeypatch.setattr(analyse, "STEPS", 100)
-    monkeypatch.setattr(analyse, "KELVIN", (300.0,))
     starts = read_samples(EXAMPLE / "bi4-bi8.xyz")[:12]
     learned = analyse.Learned(load(EXAMPLE / "small.toml"), analyse.versions(run)["improved"])
-    journey = analyse.travel(learned, starts)
+    journey = analyse.travel(learned, starts, 0.5, [300.0])
     assert (journey.lived_ps == 0.5).mean() > 0.9
     assert np.nanmedian(np.abs(journey.drift)) < 0.005  # eV an atom
-    print_tables = analyse.print_dynamics
-    print_tables(dict.fromkeys(analyse.STAGES, journey), {4, 5, 7, 8})
+    analyse.print_dynamics(dict.fromkeys(analyse.STAGES, journey), {4, 5, 7, 8})
+    assert "| Bi8 | " in capsys.readouterr().out
 
 
 def test_a_cluster_that_fell_apart_is_not_intact(analyse):

@@ -24,6 +24,7 @@ BENT = [[0, 0, 0.1], [0, 0.05, 0], [0.02, 0, 0]]
 WATER = to_sample(molecule("H2O"))
 WATER["positions"] = WATER["positions"] + BENT
 LIH = to_sample(molecule("LiH"))
+OXYGEN, HYDROXYL = to_sample(molecule("O2")), to_sample(molecule("OH"))
 METHANIMINIUM = to_sample(
     Atoms(
         "CNH4",
@@ -275,6 +276,25 @@ def test_more_states_than_there_are_is_refused(oracle):
         oracle(states=4, basis="sto-3g").label(to_sample(molecule("H2")))
 
 
+@pytest.mark.parametrize("sample", [OXYGEN, HYDROXYL], ids=["even", "odd"])
+def test_forces_are_derivatives_of_the_free_energy_at_a_temperature(oracle, sample):
+    cold = oracle().label(sample)
+    hot = oracle(electronic_temperature=20000.0, convergence=1e-11)
+    label = hot.label(sample)
+    assert float(label["energy"]) != pytest.approx(float(cold["energy"]), abs=0.1)
+    assert label["forces"][0, 2] == pytest.approx(slope(hot, sample, 0, 2), abs=2e-3)
+    hot.set_state(pickle.loads(pickle.dumps(hot.get_state())))
+    assert float(hot.label(sample)["energy"]) == pytest.approx(float(label["energy"]), abs=1e-6)
+
+
+def test_levels_that_cross_converge_at_a_temperature(oracle):
+    """A square of hydrogen has two electrons for two levels of the same energy."""
+    square = to_sample(Atoms("H4", [[0, 0, 0], [1.3, 0, 0], [1.3, 1.3, 0], [0, 1.3, 0]]))
+    label = oracle(functional="PBE", electronic_temperature=3000.0).label(square)
+    lengths = np.linalg.norm(label["forces"], axis=1)
+    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-2)
+
+
 def test_the_auxiliary_basis_can_be_named(oracle):
     made = oracle(functional="PBE", density_fitting="def2-universal-jfit", convergence=1e-11)
     atom = list(zip(to_atoms(WATER).symbols, WATER["positions"], strict=True))
@@ -336,6 +356,7 @@ def test_an_element_without_basis_is_named(oracle):
         ({"ecp": "lan12dz"}, r"ecp = 'lan12dz' is none that PySCF knows"),
         ({"states": 0}, r"states = 0; expected 1"),
         ({"states": 2, "density_fitting": True}, r"density_fitting = false"),
+        ({"states": 2, "electronic_temperature": 300.0}, r"electronic_temperature = 0"),
     ],
 )
 def test_options_are_refused_at_once(oracle, options, message):

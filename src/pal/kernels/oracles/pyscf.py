@@ -10,10 +10,11 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.units import Bohr, Hartree
+from ase.units import Bohr, Hartree, kB
 from pyscf import dft, gto, lib, scf, tdscf
+from pyscf.scf.addons import smearing
 
-from pal.errors import LabelFailure
+from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import to_atoms
 from pal.kernels.oracles.parts.electrons import Composition, Recent, composition, isolated
 from pal.kernels.oracles.parts.program import last_words
@@ -67,6 +68,9 @@ class PySCF:
             as "def2-universal-jfit" for functionals without exact exchange, "def2-universal-jkfit"
             for others; faster, for the ground state only.
         grid_level: of the integration grid, 0 (coarse) to 9 (fine).
+        electronic_temperature: of the occupation (Fermi-Dirac), in K; smooth surfaces where levels
+            nearly cross, as in clusters of metals. Energies are then free energies, and there
+            are neither excited states nor a second-order solver.
         convergence: of the energy between two cycles, in Hartree.
         max_cycles: of the self-consistent field, and of the excited states' solver.
         second_order: try a second-order solver before a calculation is refused.
@@ -102,6 +106,7 @@ class PySCF:
         method: Literal["TDA", "TDDFT"] = "TDA",
         density_fitting: bool | str = False,
         grid_level: int = 3,
+        electronic_temperature: float = 0.0,
         convergence: float = 1e-9,
         max_cycles: int = 100,
         second_order: bool = True,
@@ -110,6 +115,11 @@ class PySCF:
         max_force: float = 50.0,
     ) -> None:
         self._xc = functional_name(functional, states, bool(density_fitting))
+        if states > 1 and electronic_temperature:
+            raise ContractError(
+                "pyscf: there are no excited states with a temperature of the occupation; set "
+                "electronic_temperature = 0, or states = 1"
+            )
         self._basis = BasisSet(basis, ecp)
         self._method = method
         self._charge = charge
@@ -118,9 +128,10 @@ class PySCF:
         self._fitted = bool(density_fitting)
         self._fitting = fitting_basis(density_fitting)
         self._grid_level = grid_level
+        self._smearing = electronic_temperature * kB / Hartree
         self._convergence = convergence
         self._max_cycles = max_cycles
-        self._second_order = second_order
+        self._second_order = second_order and not self._smearing
         self._memory_mb = memory_mb
         self._max_force = max_force
         self._threads = context.threads
@@ -161,7 +172,8 @@ class PySCF:
             energies, gradients = self._states(field, log)
             return {"energies": energies * Hartree, "state_forces": -gradients * (Hartree / Bohr)}
         gradient = field.nuc_grad_method().kernel()
-        energy = np.asarray(field.e_tot, dtype=float)
+        # Forces are derivatives of the free energy, where there is a temperature.
+        energy = np.asarray(field.e_free if self._smearing else field.e_tot, dtype=float)
         return {"energy": energy * Hartree, "forces": -gradient * (Hartree / Bohr)}
 
     def _molecule(self, atoms: Atoms, system: Composition, log: IO[str]) -> gto.Mole:
@@ -193,6 +205,8 @@ class PySCF:
         field.conv_tol = self._convergence
         field.max_cycle = self._max_cycles
         field.chkfile = None
+        if self._smearing:
+            field = smearing(field, self._smearing, "fermi", fix_spin=True)
         return field
 
     def _converged(self, field: Any, system: Composition, log: IO[str]) -> Any:
@@ -265,12 +279,12 @@ def _failure(what: str, log: IO[str]) -> LabelFailure:
 
 
 def _occupied(field: Any) -> Orbitals:
-    """Return the occupied orbitals: all that a density matrix is made of."""
+    """Return the orbitals that are occupied by half or more: all that a density is made of."""
     coefficients, occupations = field.mo_coeff, field.mo_occ
-    if occupations.ndim == 1:
-        return Orbitals((coefficients[:, occupations > 0],), 2.0)
+    if np.ndim(occupations) == 1:
+        return Orbitals((coefficients[:, occupations > 1],), 2.0)
     return Orbitals(
-        tuple(c[:, o > 0] for c, o in zip(coefficients, occupations, strict=True)), 1.0
+        tuple(c[:, o > 0.5] for c, o in zip(coefficients, occupations, strict=True)), 1.0
     )
 
 
