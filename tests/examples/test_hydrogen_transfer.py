@@ -59,7 +59,7 @@ def lengths(positions):
 def test_the_committee_learns_reactions_that_it_never_sees(summary):
     errors = [evaluation["error"] for evaluation in summary["evaluations"]]
     assert summary["labels"] >= load(EXAMPLE / "small.toml").stop.labels
-    assert errors[-1] < 0.85 * errors[0]
+    assert errors[-1] < 0.9 * errors[0]
 
 
 def test_the_committee_begins_with_weights_that_know_radicals():
