@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,20 @@ def unseen() -> tuple[list[Atoms], dict[str, Atoms], dict[tuple[str, str], Barri
     return guesses, fragments, {(b.donor, b.acceptor): b for b in known}
 
 
+@cache
 def committee(settings: Path, run: Path) -> Surface:
-    """Return the surface of a campaign's newest weights."""
+    """Return the surface of a campaign's newest weights, the same throughout a process."""
     model = load(settings).model
     options = {name: value for name, value in model.options.items() if name != "checkpoint"}
     table = {"kernel": model.kernel, "options": options}
     return Surface({"kernel": "teacher", "options": {"model": table, "weights": run}})
+
+
+def own(settings: Path, run: Path, guess: Atoms) -> Barrier | None:
+    """Return a reaction's barrier on the surface of a campaign's committee, if there is one."""
+    surface = committee(settings, run)
+    top = surface.transition(guess)
+    return None if top is None else barrier(surface, guess, top, unseen()[1])
 
 
 def compared(
@@ -137,21 +146,10 @@ def compared(
 ) -> list[tuple[Barrier, Barrier | None]]:
     """Return the oracle's barrier of each unseen reaction, with that of a campaign's committee."""
     guesses, _, known = unseen()
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (settings, run)) as pool:
-        found = list(pool.map(_own, guesses))
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        found = list(pool.map(partial(own, settings, run), guesses))
     told = [known[guess.info["donor"], guess.info["acceptor"]] for guess in guesses]
     return list(zip(told, found, strict=True))
-
-
-def _begin(settings: Path, run: Path) -> None:
-    """Give a process its surface, whose relaxed fragments all its reactions share."""
-    global _surface, _fragments
-    _surface, _fragments = committee(settings, run), unseen()[1]
-
-
-def _own(guess: Atoms) -> Barrier | None:
-    top = _surface.transition(guess)
-    return None if top is None else barrier(_surface, guess, top, _fragments)
 
 
 def errors(pairs: list[tuple[Barrier, Barrier | None]], kind: str) -> np.ndarray:

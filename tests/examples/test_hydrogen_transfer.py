@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from ase.io import read
 
+from pal.building import KernelSpec
 from pal.catalogue import check_options
 from pal.kernels.atoms import read_samples
 from pal.kernels.oracles.xtb import Xtb
 from pal.ledger.export import read_labelled
+from pal.records import Batch
+from pal.roles import Context
 from pal.runtime.campaign import Campaign
 from pal.settings import load
 
@@ -56,7 +59,23 @@ def lengths(positions):
 def test_the_committee_learns_reactions_that_it_never_sees(summary):
     errors = [evaluation["error"] for evaluation in summary["evaluations"]]
     assert summary["labels"] >= load(EXAMPLE / "small.toml").stop.labels
-    assert errors[-1] < 0.85 * errors[0]
+    assert errors[-1] < 0.9 * errors[0]
+
+
+def test_the_committee_begins_with_weights_that_know_radicals():
+    """Pre-trained on other reactions, it is nearer to the held-out forces than to nothing."""
+    held = read_labelled(EXAMPLE / "heldout.extxyz")[::13]
+    model = load(EXAMPLE / "pal.toml").model
+    options = {**model.options, "checkpoint": EXAMPLE / model.options["checkpoint"]}
+    for index in range(model.members):
+        context = Context("model", index, model.members, index, EXAMPLE)
+        member = KernelSpec.of("model", model.kernel, options).build(context)
+        labels = member.predict(Batch([item.sample for item in held]))
+        off = [
+            np.abs(label["forces"] - item.label["forces"]).mean()
+            for label, item in zip(labels, held, strict=True)
+        ]
+        assert np.mean(off) < 0.4 * np.mean([np.abs(item.label["forces"]).mean() for item in held])
 
 
 def test_labels_are_the_oracles_for_doublets(labelled):
