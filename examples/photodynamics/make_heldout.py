@@ -6,8 +6,8 @@
 NAME.npz holds labelled geometries; --relabel labels them anew as small.toml does. They are spread
 evenly over all steps of all trajectories after the first 5 fs. direct/trajectories.jsonl holds the
 hops in the form in which walkers of a campaign write theirs, for
-`pal.kernels.generators.populations`. A trajectory for which there was no more time counts as long
-as it is.
+`pal.kernels.generators.populations`. A trajectory for which there was no more time, or
+whose energy jumped, counts as long as it is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pal.settings import load
 HERE = Path(__file__).resolve().parent
 NUMBERS = np.array([6, 7, 1, 1, 1, 1])
 EARLIEST_FS = 5.0
-COMPLETE = (FINISHED, "out of time", "running")
+SOUND = (FINISHED, "out of time", "running", "drift")
 
 
 def read(folder: Path) -> list[dict[str, Array]]:
@@ -86,7 +86,7 @@ def hops(trajectory: Mapping[str, Array], number: int) -> dict[str, Any]:
     end = str(trajectory["end"])
     return {
         "trajectory": number,
-        "end": FINISHED if end in COMPLETE else end,
+        "end": FINISHED if end in SOUND else end,
         "states": trajectory["energies"].shape[1],
         "fs": float(times[-1]),
         "visits": [[float(times[step]), int(active[step])] for step in changed],
