@@ -36,7 +36,7 @@ from pal.kernels.generators.populations import recorded
 from pal.kernels.generators.surface_hopping import SurfaceHopping
 from pal.kernels.oracles.pyscf import PySCF
 from pal.records import Array, Feedback, Sample
-from pal.roles import Context
+from pal.roles import Context, Stop
 
 HERE = Path(__file__).resolve().parent
 FLUSH_STEPS = 5
@@ -148,7 +148,7 @@ def fly(number: int, given: argparse.Namespace, deadline: float) -> str:
 
 def _steps(walker: SurfaceHopping, ask: Ask, record: Record, folder: Path, deadline: float) -> str:
     sample = walker.step(None)
-    while time.time() < deadline:
+    while not isinstance(sample, Stop) and time.time() < deadline:
         try:
             sample = walker.step(ask(sample))
         except LabelFailure as failure:

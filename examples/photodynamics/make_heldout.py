@@ -105,7 +105,7 @@ def main() -> None:
     chosen = heldout(trajectories, given.count)
     if given.relabel:
         chosen |= relabelled(chosen)
-    np.savez_compressed(HERE / f"{given.name}.npz", **chosen)
+    np.savez_compressed(HERE / f"{given.name}.npz", allow_pickle=False, **chosen)
     print(f"{given.name}.npz: {len(chosen['sample/charge'])} of {len(trajectories)} trajectories")
     if given.name == "heldout":
         folder = HERE / "direct"

@@ -160,3 +160,20 @@ def test_the_sulfone_is_drawn_with_sensible_bonds(script):
     assert set(neighbours[atoms.numbers == 6]) == {3, 4}
     assert set(neighbours[atoms.numbers == 1]) == {1}
     assert list(neighbours[atoms.numbers == 16]) == [4]
+
+
+def test_a_direct_trajectory_goes_on_where_it_stood(script, monkeypatch):
+    """What its file knows is not asked again; a file of another trajectory is refused."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    direct = script("direct")
+    steps = [
+        {"positions": np.full((6, 3), float(k)), "energies": np.full(3, k), "state_forces": k}
+        for k in range(2)
+    ]
+    asked = []
+    ask = direct.remembering(asked.append, steps)
+    assert ask({"positions": np.zeros((6, 3))}).mean["energies"].tolist() == [0, 0, 0]
+    with pytest.raises(SystemExit, match="of other trajectories"):
+        ask({"positions": np.zeros((6, 3))})
+    ask({"positions": np.zeros((6, 3))})
+    assert len(asked) == 1
