@@ -180,7 +180,7 @@ def tell(pairs: list[tuple[Barrier, Barrier | None]]) -> None:
 def draw(pairs: list[tuple[Barrier, Barrier | None]], path: Path) -> None:
     """Write the parity plot."""
     figure, axes = plt.subplots(figsize=(4.6, 4.4))
-    ends = np.array([-12.0, 30.0])
+    ends = np.array([-40.0, 40.0])
     axes.fill_between(ends, ends - 1, ends + 1, color="0.9", label="± 1 kcal/mol")
     for kind, mark in KINDS.items():
         both = [(mine, own) for mine, own in pairs if mine.kind == kind and own is not None]
@@ -191,7 +191,7 @@ def draw(pairs: list[tuple[Barrier, Barrier | None]], path: Path) -> None:
     axes.set(xlabel="oracle, kcal/mol", ylabel="committee, kcal/mol", title="Barriers never seen")
     values = [v for mine, own in pairs if own for b in (mine, own) for v in (b.forward, b.reverse)]
     axes.set(xlim=(min(values) - 2, max(values) + 2), ylim=(min(values) - 2, max(values) + 2))
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="lower right", fontsize="small")
     figure.tight_layout()
     figure.savefig(path)
 
