@@ -63,13 +63,13 @@ class Surface:
 
     def __init__(self, table: dict[str, Any], folder: Path = HERE) -> None:
         oracle: Oracle = nested("oracle", table, Context("oracle", 0, 1, 0, folder), "surface")
-        self._label: Callable[[Any], Any] = oracle.label
+        self.label: Callable[[Any], Any] = oracle.label
         self._relaxed: dict[str, float] = {}
 
     def put(self, atoms: Atoms) -> Atoms:
         """Return a copy of atoms that has this surface as its calculator."""
         atoms = Atoms(atoms.numbers, atoms.positions)
-        atoms.calc = CommitteeCalculator(lambda s: Feedback(self._label(s), {}, 0.0, True, 0))
+        atoms.calc = CommitteeCalculator(lambda s: Feedback(self.label(s), {}, 0.0, True, 0))
         return atoms
 
     def minimum(self, atoms: Atoms, name: str) -> float:

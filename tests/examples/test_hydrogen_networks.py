@@ -17,6 +17,8 @@ PACKAGES = {
     "allegro": "allegro",
     "mace": "mace",
 }
+QUICK = {"batch_size": 4, "learning_rate": 1e-2, "averaging": 0.9}
+"""To learn in seconds what the example learns in minutes."""
 FILES = {"schnet": "schnet", "nequip": "pal", "allegro": "allegro", "mace": "mace"}
 
 
@@ -26,7 +28,7 @@ def test_every_network_learns_radicals(kernel, tmp_path):
     section = load(EXAMPLE / f"{FILES[kernel]}.toml").model
     assert section.kernel == kernel
     options = {name: value for name, value in section.options.items() if name != "checkpoint"}
-    model = KernelSpec.of("model", kernel, {**options, "batch_size": 4}).build(
+    model = KernelSpec.of("model", kernel, {**options, **QUICK}).build(
         Context("model", 0, 1, 0, tmp_path, training=True)
     )
     dataset = [

@@ -11,7 +11,7 @@ from toy_molecule import NUMBERS, RELAXED
 from walking import answer
 
 from pal.building import build_ensemble
-from pal.errors import ContractError, KernelImportError
+from pal.errors import ContractError, KernelImportError, SettingsError
 from pal.kernels.generators.batched_dynamics import BatchedDynamics
 from pal.kernels.generators.mixture import mixture
 from pal.records import Feedbacks
@@ -91,7 +91,7 @@ def test_walkers_of_one_class_move_together(context, start):
     second = ensemble.step(rows, Feedbacks.of([answer(sample) for sample in first]))
     moved = np.linalg.norm(second["positions"] - first["positions"], axis=(1, 2))
     assert moved[[1, 3]].mean() > moved[[0, 2]].mean()
-    other = [*walkers(context, 2, ["pal.kernels.generators.frames:Frames"] and ENTRIES), *made]
+    other = [*walkers(context, 4), *made]
     assert build_ensemble(other) is None
 
 
@@ -107,6 +107,17 @@ def test_walkers_of_one_class_move_together(context, start):
 )
 def test_wrong_entries_are_refused(context, entries, told):
     with pytest.raises(ContractError, match=told):
+        mixture(context(), entries=entries)
+
+
+def test_walkers_too_few_for_all_shares_are_told(context):
+    with pytest.raises(ContractError, match=r"3 walkers leave entries \[2\] .* to 4"):
+        walkers(context, 3)
+
+
+def test_the_first_walker_finds_a_wrong_option_of_any_entry(context, start):
+    entries = [Named, {"kernel": "dynamics", "options": {"start": start, "timstep_fs": 1.0}}]
+    with pytest.raises(SettingsError, match="timestep_fs"):
         mixture(context(), entries=entries)
 
 

@@ -20,6 +20,8 @@ def mixture(context: Context, *, entries: Sequence[str | Mapping[str, Any]]) -> 
     are of one class that moves many as one, they do so. Each entry counts its own walkers from
     zero, so that they begin at the start geometries in turn as if they were alone.
 
+    Walkers must be as many as all shares together, or more.
+
     Options:
         entries: the generators, each a short name or a table of `kernel`, `options` and `share`
             (a whole number; 1 where it is not said).
@@ -42,6 +44,16 @@ def mixture(context: Context, *, entries: Sequence[str | Mapping[str, Any]]) -> 
         raise ContractError(f"mixture: expected a list of entries, not empty; got {entries!r}")
     pattern = [place for place, entry in enumerate(entries) for _ in range(_share(place, entry))]
     places = [pattern[walker % len(pattern)] for walker in range(context.count)]
+    idle = sorted(set(pattern) - set(places))
+    if idle:
+        raise ContractError(
+            f"mixture: {context.count} walkers leave entries {idle} without one; set "
+            f"generator.walkers to {len(pattern)}, the sum of all shares, or more"
+        )
+    if context.index == 0:
+        # The others say so only where they run, and `pal check` tries one walker.
+        for entry in entries:
+            _check(entry)
     mine = places[context.index]
     own = replace(context, index=places[: context.index].count(mine), count=places.count(mine))
     generator: Generator = nested(
@@ -62,6 +74,15 @@ def _share(place: int, entry: Any) -> int:
             f"mixture: entries[{place}]: expected share to be a whole number >= 1; got {share!r}"
         )
     return share
+
+
+def _check(entry: Any) -> None:
+    """Find options that an entry's kernel does not know."""
+    # Not above: a worker stays small, and only one of them comes here.
+    from pal.catalogue import check_options
+
+    if isinstance(entry, Mapping) and "kernel" in entry:
+        check_options("generator", entry["kernel"], entry.get("options", {}))
 
 
 def _bare(entry: Any) -> Any:
