@@ -31,7 +31,7 @@ EMPTY = np.log([24 / REYNOLDS, 140 / 17 / REYNOLDS / PRANDTL])
 INITIAL = 24
 """Labels of `[initial]`."""
 SHOWN = 3
-PARTS = (0.9, 0.95, 0.97, 0.98, 0.99, 1.0)
+PARTS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.999)
 """Fractions of the direct swarm's best criterion whose prices are compared."""
 
 
