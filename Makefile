@@ -7,7 +7,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 # Tests of one process each, which share the cores; the others start processes of their own.
 ALONE := $(addprefix tests/,controller docs exchange kernels ledger monitor simulate testing transport)
 # The tests that MACE's environment runs.
-MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py
+MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py \
+	tests/examples/test_bismuth_mace.py tests/examples/test_hydrogen_networks.py
 
 .PHONY: help setup demo demo-compare slurm openfoam test test-slow check format clean
 

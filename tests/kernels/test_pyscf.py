@@ -3,6 +3,7 @@
 import os
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from ase import Atoms
 from ase.build import molecule
 from ase.units import Bohr, Hartree
 from pyscf import dft, gto, lib, scf
+from pyscf.gto import basis
 
 from pal.errors import ContractError, LabelFailure
-from pal.kernels.atoms import to_sample
+from pal.kernels.atoms import to_atoms, to_sample
 from pal.kernels.oracles import pyscf as kernel
 from pal.kernels.oracles.pyscf import LOG, PySCF
 from pal.testing.checks import check_oracle
@@ -22,6 +24,7 @@ BENT = [[0, 0, 0.1], [0, 0.05, 0], [0.02, 0, 0]]
 WATER = to_sample(molecule("H2O"))
 WATER["positions"] = WATER["positions"] + BENT
 LIH = to_sample(molecule("LiH"))
+OXYGEN, HYDROXYL = to_sample(molecule("O2")), to_sample(molecule("OH"))
 METHANIMINIUM = to_sample(
     Atoms(
         "CNH4",
@@ -273,6 +276,44 @@ def test_more_states_than_there_are_is_refused(oracle):
         oracle(states=4, basis="sto-3g").label(to_sample(molecule("H2")))
 
 
+@pytest.mark.parametrize("sample", [OXYGEN, HYDROXYL], ids=["even", "odd"])
+def test_forces_are_derivatives_of_the_free_energy_at_a_temperature(oracle, sample):
+    cold = oracle().label(sample)
+    hot = oracle(electronic_temperature=20000.0, convergence=1e-11)
+    label = hot.label(sample)
+    assert float(label["energy"]) != pytest.approx(float(cold["energy"]), abs=0.1)
+    assert label["forces"][0, 2] == pytest.approx(slope(hot, sample, 0, 2), abs=2e-3)
+    hot.set_state(pickle.loads(pickle.dumps(hot.get_state())))
+    assert float(hot.label(sample)["energy"]) == pytest.approx(float(label["energy"]), abs=1e-6)
+
+
+def test_levels_that_cross_converge_at_a_temperature(oracle):
+    """A square of hydrogen has two electrons for two levels of the same energy."""
+    square = to_sample(Atoms("H4", [[0, 0, 0], [1.3, 0, 0], [1.3, 1.3, 0], [0, 1.3, 0]]))
+    label = oracle(functional="PBE", electronic_temperature=3000.0).label(square)
+    lengths = np.linalg.norm(label["forces"], axis=1)
+    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-2)
+
+
+def test_the_auxiliary_basis_can_be_named(oracle):
+    made = oracle(functional="PBE", density_fitting="def2-universal-jfit", convergence=1e-11)
+    atom = list(zip(to_atoms(WATER).symbols, WATER["positions"], strict=True))
+    field = dft.RKS(gto.M(atom=atom, basis="6-31G", verbose=0), xc="PBE")
+    field = field.density_fit(auxbasis="def2-universal-jfit").run(conv_tol=1e-11)
+    energy = float(made.label(WATER)["energy"])
+    assert energy == pytest.approx(field.e_tot * Hartree, abs=1e-6)
+
+
+def test_a_basis_with_its_core_potential_may_be_a_file(oracle, scratch, monkeypatch):
+    (scratch / "mine.nw").write_bytes((Path(basis.__file__).parent / "lanl2dz.dat").read_bytes())
+    iodide = to_sample(Atoms("HI", [[0, 0, 0], [0, 0, 1.62]]))
+    expected = oracle(basis="lanl2dz").label(iodide)
+    made = oracle(basis={"I": "mine.nw", "H": "lanl2dz"})
+    (scratch / "elsewhere").mkdir()
+    monkeypatch.chdir(scratch / "elsewhere")
+    assert float(made.label(iodide)["energy"]) == pytest.approx(float(expected["energy"]))
+
+
 @pytest.mark.parametrize("ecp", ["auto", "lanl2dz"])
 def test_heavy_atoms_get_their_core_potential(oracle, ecp):
     iodide = to_sample(Atoms("HI", [[0, 0, 0], [0, 0, 1.62]]))
@@ -309,10 +350,13 @@ def test_an_element_without_basis_is_named(oracle):
         ({"functional": "wB97X-V", "states": 2}, r"no forces of excited .*'wB97X-V'"),
         ({"functional": "PBE-D3BJ", "states": 2}, r"no forces of excited .*'PBE-D3BJ'"),
         ({"basis": "6-31H"}, r"basis = '6-31H' is none that PySCF knows"),
+        ({"basis": "6-31H.nw"}, r"basis = '6-31H.nw' is none .* nor a file in NWChem's"),
+        ({"density_fitting": "jfot"}, r"density_fitting = 'jfot' is none that PySCF knows"),
         ({"basis": {"Xy": "6-31G"}}, r"basis has the keys \['Xy'\]; expected symbols"),
         ({"ecp": "lan12dz"}, r"ecp = 'lan12dz' is none that PySCF knows"),
         ({"states": 0}, r"states = 0; expected 1"),
         ({"states": 2, "density_fitting": True}, r"density_fitting = false"),
+        ({"states": 2, "electronic_temperature": 300.0}, r"electronic_temperature = 0"),
     ],
 )
 def test_options_are_refused_at_once(oracle, options, message):

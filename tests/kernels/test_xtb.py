@@ -196,3 +196,11 @@ def test_labelled_samples_go_through_a_file(tmp_path, bent):
     write_labelled(tmp_path / "set.extxyz", [LabelledSample(3, bent, label)])
     (sample,) = read_samples(tmp_path / "set.extxyz")
     np.testing.assert_allclose(sample["positions"], bent["positions"], atol=1e-7)
+
+
+def test_spin_polarisation_binds_unpaired_electrons_and_leaves_pairs_alone():
+    plain, polarised = Xtb(), Xtb(spin_polarisation=True)
+    for name, lower in (("CH4", False), ("CH3", True)):
+        sample = to_sample(molecule(name))
+        gain = polarised.label(sample)["energy"] - plain.label(sample)["energy"]
+        assert (gain < -0.1) if lower else abs(gain) < 1e-6

@@ -81,11 +81,11 @@ class Screening:
         return less
 
     def note(self, walkers: Sequence[int], reasons: Sequence[str]) -> None:
-        """Count samples of these walkers as rejected, for these reasons."""
+        """Count samples of these walkers as rejected, for these reasons; there may be none."""
         self.meter.add("rejected", len(walkers))
         self._untold += len(walkers)
         now = time.monotonic()
-        if not self._untold or now < self._tell_at:
+        if not reasons or now < self._tell_at:
             return
         self._tell_at = now + _SELDOM
         more = f"; {self._untold - 1} more since the last report" if self._untold > 1 else ""

@@ -102,8 +102,8 @@ def starts(path: Path | str, kernel: str) -> list[dict[str, Array]]:
     return [to_sample(atoms) for atoms in start_frames(path, kernel)]
 
 
-def start_frames(path: Path | str, kernel: str) -> list[Atoms]:
-    """Read the frames of the option `start`, with all that the file tells of them.
+def start_frames(path: Path | str, kernel: str, option: str = "start") -> list[Atoms]:
+    """Read the frames of an option, `start` mostly, with all that the file tells of them.
 
     Raises:
         KernelImportError: naming `kernel` and the file, which cannot be read or holds none.
@@ -114,11 +114,11 @@ def start_frames(path: Path | str, kernel: str) -> list[Atoms]:
         # ASE's readers raise whatever the file's content leads to.
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise KernelImportError(
-            f"{kernel}: cannot read start = '{path}': {reason}; name a file with one or more "
+            f"{kernel}: cannot read {option} = '{path}': {reason}; name a file with one or more "
             "geometries, such as extended xyz"
         ) from error
     if not frames:
-        raise KernelImportError(f"{kernel}: start = '{path}' holds no geometry")
+        raise KernelImportError(f"{kernel}: {option} = '{path}' holds no geometry")
     return frames
 
 

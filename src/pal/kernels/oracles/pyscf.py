@@ -10,14 +10,15 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.units import Bohr, Hartree
+from ase.units import Bohr, Hartree, kB
 from pyscf import dft, gto, lib, scf, tdscf
+from pyscf.scf.addons import smearing
 
-from pal.errors import LabelFailure
+from pal.errors import ContractError, LabelFailure
 from pal.kernels.atoms import to_atoms
 from pal.kernels.oracles.parts.electrons import Composition, Recent, composition, isolated
 from pal.kernels.oracles.parts.program import last_words
-from pal.kernels.oracles.parts.pyscf_names import BasisSet, functional_name
+from pal.kernels.oracles.parts.pyscf_names import BasisSet, fitting_basis, functional_name
 from pal.kernels.oracles.parts.sanity import sane
 from pal.records import Array, Label, Sample
 from pal.roles import Context
@@ -55,16 +56,21 @@ class PySCF:
     Options:
         functional: any that PySCF knows, such as "B3LYP", "PBE0", "wB97X-V"; or "HF".
         basis: any that PySCF knows, such as "6-31G*" or "def2-SVP", more with the package
-            basis-set-exchange installed; or a table of them by element, such as
-            { Bi = "dhf-TZVP", default = "def2-TZVP" }.
+            basis-set-exchange installed; or a file in NWChem's format; or a table of them by
+            element, such as { Bi = "dhf-tzvp.nw", default = "def2-TZVP" }.
         ecp: effective core potentials: "auto" takes those that belong to the basis, "none"
-            keeps all electrons, else a name, such as "lanl2dz".
+            keeps all electrons, else a name, such as "lanl2dz", or a file.
         charge: total charge in e, where the sample carries none.
         spin: number of unpaired electrons, where the sample carries none; by default the lowest.
         states: number of electronic states, including the ground state.
         method: of the excited states.
-        density_fitting: fit the Coulomb integrals; faster, for the ground state only.
+        density_fitting: fit the Coulomb integrals, or name the auxiliary basis to do it with, such
+            as "def2-universal-jfit" for functionals without exact exchange, "def2-universal-jkfit"
+            for others; faster, for the ground state only.
         grid_level: of the integration grid, 0 (coarse) to 9 (fine).
+        electronic_temperature: of the occupation (Fermi-Dirac), in K; smooth surfaces where levels
+            nearly cross, as in clusters of metals. Energies are then free energies, and there
+            are neither excited states nor a second-order solver.
         convergence: of the energy between two cycles, in Hartree.
         max_cycles: of the self-consistent field, and of the excited states' solver.
         second_order: try a second-order solver before a calculation is refused.
@@ -98,8 +104,9 @@ class PySCF:
         spin: int | None = None,
         states: int = 1,
         method: Literal["TDA", "TDDFT"] = "TDA",
-        density_fitting: bool = False,
+        density_fitting: bool | str = False,
         grid_level: int = 3,
+        electronic_temperature: float = 0.0,
         convergence: float = 1e-9,
         max_cycles: int = 100,
         second_order: bool = True,
@@ -107,17 +114,24 @@ class PySCF:
         memory_mb: int = 4000,
         max_force: float = 50.0,
     ) -> None:
-        self._xc = functional_name(functional, states, density_fitting)
+        self._xc = functional_name(functional, states, bool(density_fitting))
+        if states > 1 and electronic_temperature:
+            raise ContractError(
+                "pyscf: there are no excited states with a temperature of the occupation; set "
+                "electronic_temperature = 0, or states = 1"
+            )
         self._basis = BasisSet(basis, ecp)
         self._method = method
         self._charge = charge
         self._spin = spin
         self._excited = states - 1
-        self._density_fitting = density_fitting
+        self._fitted = bool(density_fitting)
+        self._fitting = fitting_basis(density_fitting)
         self._grid_level = grid_level
+        self._smearing = electronic_temperature * kB / Hartree
         self._convergence = convergence
         self._max_cycles = max_cycles
-        self._second_order = second_order
+        self._second_order = second_order and not self._smearing
         self._memory_mb = memory_mb
         self._max_force = max_force
         self._threads = context.threads
@@ -158,7 +172,8 @@ class PySCF:
             energies, gradients = self._states(field, log)
             return {"energies": energies * Hartree, "state_forces": -gradients * (Hartree / Bohr)}
         gradient = field.nuc_grad_method().kernel()
-        energy = np.asarray(field.e_tot, dtype=float)
+        # Forces are derivatives of the free energy, where there is a temperature.
+        energy = np.asarray(field.e_free if self._smearing else field.e_tot, dtype=float)
         return {"energy": energy * Hartree, "forces": -gradient * (Hartree / Bohr)}
 
     def _molecule(self, atoms: Atoms, system: Composition, log: IO[str]) -> gto.Mole:
@@ -185,11 +200,13 @@ class PySCF:
         else:
             field = (dft.UKS if system.spin else dft.RKS)(molecule, xc=self._xc)
             field.grids.level = self._grid_level
-        if self._density_fitting:
-            field = field.density_fit()
+        if self._fitted:
+            field = field.density_fit(auxbasis=self._fitting)
         field.conv_tol = self._convergence
         field.max_cycle = self._max_cycles
         field.chkfile = None
+        if self._smearing:
+            field = smearing(field, self._smearing, "fermi", fix_spin=True)
         return field
 
     def _converged(self, field: Any, system: Composition, log: IO[str]) -> Any:
@@ -262,12 +279,12 @@ def _failure(what: str, log: IO[str]) -> LabelFailure:
 
 
 def _occupied(field: Any) -> Orbitals:
-    """Return the occupied orbitals: all that a density matrix is made of."""
+    """Return the orbitals that are occupied by half or more: all that a density is made of."""
     coefficients, occupations = field.mo_coeff, field.mo_occ
-    if occupations.ndim == 1:
-        return Orbitals((coefficients[:, occupations > 0],), 2.0)
+    if np.ndim(occupations) == 1:
+        return Orbitals((coefficients[:, occupations > 1],), 2.0)
     return Orbitals(
-        tuple(c[:, o > 0] for c, o in zip(coefficients, occupations, strict=True)), 1.0
+        tuple(c[:, o > 0.5] for c, o in zip(coefficients, occupations, strict=True)), 1.0
     )
 
 

@@ -30,7 +30,9 @@ class Xtb:
     Method: Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019) for "GFN2-xTB";
     Grimme, Bannwarth, Shushkov, ibid. 13, 1989 (2017) for "GFN1-xTB"; solvation: Ehlert, Stahn,
     Spicher, Grimme, ibid. 17, 4250 (2021). Samples with `pbc` are calculated as crystals. The
-    methods have no spin polarisation: unpaired electrons only change the occupation.
+    methods have no spin polarisation of their own, so that unpaired electrons only change the
+    occupation; with it (Neugebauer et al., J. Comput. Chem. 44, 2120 (2023)) radicals, and the
+    barriers of their reactions, are described better.
 
     Each calculation begins with the charges of the last one of the same composition, which
     saves cycles and leaves a trace of history within the threshold of convergence.
@@ -39,6 +41,7 @@ class Xtb:
         method: the parametrisation.
         charge: total charge in e, where the sample carries none.
         spin: number of unpaired electrons, where the sample carries none; by default the lowest.
+        spin_polarisation: let the two spins differ where electrons are unpaired.
         solvent: name of an implicit solvent (ALPB), such as "water"; by default none.
         electronic_temperature: of the occupation, in K.
         accuracy: scales tblite's thresholds of convergence; smaller is tighter.
@@ -62,6 +65,7 @@ class Xtb:
         method: Literal["GFN2-xTB", "GFN1-xTB", "IPEA1-xTB"] = "GFN2-xTB",
         charge: float = 0.0,
         spin: int | None = None,
+        spin_polarisation: bool = False,
         solvent: str | None = None,
         electronic_temperature: float = 300.0,
         accuracy: float = 1.0,
@@ -72,6 +76,7 @@ class Xtb:
         self._method = method
         self._charge = charge
         self._spin = spin
+        self._spin_polarisation = spin_polarisation
         self._solvent = solvent
         self._settings = {
             "accuracy": accuracy,
@@ -104,7 +109,10 @@ class Xtb:
         try:
             self._calculator(HYDROGEN, Composition((1, 1), 0, 0))
         except (TBLiteRuntimeError, TBLiteValueError) as error:
-            options = f"method = {self._method!r}, solvent = {self._solvent!r}"
+            options = (
+                f"method = {self._method!r}, solvent = {self._solvent!r}, "
+                f"spin_polarisation = {self._spin_polarisation}"
+            )
             raise ContractError(f"xtb: tblite refuses {options}: {error}") from error
 
     def _calculate(self, atoms: Arrays, system: Composition) -> Result:
@@ -134,6 +142,8 @@ class Xtb:
         )
         for name, value in self._settings.items():
             calculator.set(name, value)
+        if self._spin_polarisation:
+            calculator.add("spin-polarization", 1.0)
         if self._solvent is not None:
             calculator.add("alpb-solvation", self._solvent)
         return calculator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -26,7 +27,7 @@ Load: TypeAlias = Callable[[str, str], Any]
 """Returns a basis, or a potential, by its name and an element's symbol."""
 
 
-def functional_name(name: str, states: int, density_fitting: bool) -> str | None:
+def functional_name(name: str, states: int, fitted: bool) -> str | None:
     """Return the functional's name in PySCF; none for Hartree-Fock.
 
     Raises:
@@ -34,7 +35,7 @@ def functional_name(name: str, states: int, density_fitting: bool) -> str | None
     """
     if states < 1:
         raise ContractError(f"pyscf: states = {states}; expected 1 (the ground state) or more")
-    if states > 1 and density_fitting:
+    if states > 1 and fitted:
         raise ContractError(
             "pyscf: PySCF has no forces of excited states with density fitting; set "
             "density_fitting = false, or states = 1"
@@ -52,6 +53,17 @@ def functional_name(name: str, states: int, density_fitting: bool) -> str | None
         ) from error
     _check_extras(name, plain, dispersion, states)
     return code
+
+
+def fitting_basis(density_fitting: bool | str) -> str | None:
+    """Return the name of the auxiliary basis; none lets PySCF choose one by the basis.
+
+    Raises:
+        ContractError: no element has such a basis.
+    """
+    if isinstance(density_fitting, bool):
+        return None
+    return _known(library.load, "density_fitting", density_fitting)
 
 
 def _check_extras(name: str, plain: str, dispersion: str | None, states: int) -> None:
@@ -84,12 +96,8 @@ class BasisSet:
                 f"pyscf: basis has the keys {strange}; expected symbols of elements, and "
                 f"'{DEFAULT}' for all others"
             )
-        for name in names.values():
-            _require(library.load, "basis", name)
-        if ecp not in (AUTO, NONE):
-            _require(library.load_ecp, "ecp", ecp)
-        self._names = names
-        self._ecp = ecp
+        self._names = {e: _known(library.load, "basis", name) for e, name in names.items()}
+        self._ecp = ecp if ecp in (AUTO, NONE) else _known(library.load_ecp, "ecp", ecp)
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -117,9 +125,16 @@ class BasisSet:
         return sets, {e: ecp for e, ecp in wanted.items() if _has(library.load_ecp, ecp, e)}
 
 
-def _require(load: Load, option: str, name: str) -> None:
-    if not any(_has(load, name, element) for element in ELEMENTS):
-        raise ContractError(f"pyscf: {option} = {name!r} is none that PySCF knows{_more()}")
+def _known(load: Load, option: str, name: str) -> str:
+    """Return the name; of a file the whole path, because labels are made in another folder."""
+    path = os.path.abspath(name)
+    found = path if os.path.isfile(path) else name
+    if not any(_has(load, found, element) for element in ELEMENTS):
+        raise ContractError(
+            f"pyscf: {option} = {name!r} is none that PySCF knows, nor a file in NWChem's format"
+            f"{_more()}"
+        )
+    return found
 
 
 @cache
