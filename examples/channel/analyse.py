@@ -20,6 +20,7 @@ from cfd import Flow, solve
 from geometry import Array, channel, promoters
 from matplotlib import pyplot as plt
 from matplotlib.tri import Triangulation
+from PIL import Image
 
 from pal.ledger.export import read_labelled
 from pal.ledger.schema import connect_readonly
@@ -31,7 +32,7 @@ EMPTY = np.log([24 / REYNOLDS, 140 / 17 / REYNOLDS / PRANDTL])
 INITIAL = 24
 """Labels of `[initial]`."""
 SHOWN = 3
-PARTS = (0.9, 0.95, 0.97, 0.98, 0.99, 1.0)
+PARTS = (0.9, 0.95, 0.97, 0.98, 0.99, 0.999)
 """Fractions of the direct swarm's best criterion whose prices are compared."""
 
 
@@ -186,8 +187,9 @@ def draw_flow(path: Path, designs: dict[str, Array]) -> None:
         draw_field(axes[2 * row], flow, speed, f"{title}; speed / bulk velocity", "viridis")
         draw_field(axes[2 * row + 1], flow, heat, "temperature, in q / (rho c U)", "inferno")
     figure.tight_layout()
-    figure.savefig(path, dpi=80, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=80)
     plt.close(figure)
+    Image.open(path).convert("RGB").quantize(96).save(path, optimize=True)
 
 
 def draw_field(axes: Any, flow: Flow, values: Array, title: str, colours: str) -> None:
