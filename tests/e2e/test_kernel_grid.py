@@ -7,6 +7,7 @@ explorer, once at least; the whole grid is slow.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -48,6 +49,13 @@ def combinations() -> list[tuple[Any, ...]]:
             marks = () if small else (pytest.mark.slow,)
             found.append(pytest.param(kernels, id=name, marks=marks))
     return found
+
+
+BOWL: dict[str, Any] = {
+    "command": f"{grid.sys.executable} {{home}}/bowl.py in.npy",
+    "sample_file": "in.npy",
+    "results": {"cost": {"file": "out.json", "key": "cost"}},
+}
 
 
 def go(folder: Path, labels: int = LABELS, **kernels: Any) -> dict[str, Any]:
@@ -99,18 +107,31 @@ def test_a_surrogate_is_learnt_while_designs_are_proposed(explorer: str, folder:
         folder,
         generator=(explorer, grid.DESIGNS[explorer]),
         model=("scikit_learn", grid.TREES),
-        oracle=(
-            "command",
-            {
-                "command": f"{grid.sys.executable} {{home}}/bowl.py in.npy",
-                "sample_file": "in.npy",
-                "results": {"cost": {"file": "out.json", "key": "cost"}},
-            },
-        ),
+        oracle=("command", BOWL),
         selector=("deviation", {"threshold": 0.0, "field": "cost"}),
         initial=("latin_hypercube", box),
     )
     assert label["cost"].shape == ()
+
+
+def test_an_oracle_answers_walkers_itself(folder: Path) -> None:
+    """A swarm finds the bottom of the bowl with the oracle in the committee's place."""
+    swarm = {**grid.DESIGNS["optimiser"], "budget": 40, "at_end": "stop"}
+    data = grid.settings(
+        folder,
+        LABELS,
+        generator=("optimiser", swarm),
+        model=("exact", {"kernel": "command", "options": BOWL, "workers": 2}),
+        oracle=("command", BOWL),
+        selector=("deviation", {"threshold": 1.0, "field": "cost"}),
+    )
+    data["model"] |= {"members": 1, "train": False}
+    data["oracle"]["enabled"] = False
+    summary = Campaign.from_file(grid.write(folder, data)).run()
+    assert "asked to stop" in summary.reason
+    assert summary.labels == 0
+    (best,) = (folder / "run" / "work").rglob("best.json")
+    assert json.loads(best.read_text())["designs"][0]["objectives"]["cost"] < 0.05
 
 
 def test_a_selector_hears_of_labels_that_the_models_do_not_know(folder: Path) -> None:
@@ -130,12 +151,23 @@ def test_a_selector_hears_of_labels_that_the_models_do_not_know(folder: Path) ->
 
 def test_every_kernel_of_the_library_is_in_the_grid() -> None:
     here = {*grid.EXPLORERS, *grid.MODELS, *grid.ORACLES, *grid.DESIGNS, *grid.INITIAL}
-    here |= {*grid.SELECTORS, "distinct", "diversity", "physical", "top_k", "surface_hopping"}
+    here |= {
+        *grid.SELECTORS,
+        "distinct",
+        "diversity",
+        "physical",
+        "top_k",
+        "surface_hopping",
+        "exact",
+    }
     elsewhere = {
         "mace": "in its own environment: tests/kernels/test_mace.py",
         "turbomole": "by stand-ins: tests/kernels/test_turbomole.py",
         "xtb_program": "where the program is installed: tests/kernels/test_xtb_program.py",
-        "convolutional_network": "needs images: tests/kernels/test_convolutional_network.py",
+        "convolutional_network": "needs images: tests/examples/test_channel.py",
+        "mixture": "of other explorers: tests/examples/test_hydrogen_transfer.py",
+        "transfer": "needs two molecules: tests/examples/test_hydrogen_transfer.py",
+        "known": "needs labels: tests/kernels/test_known.py",
     }
     registered = {
         entry.name
