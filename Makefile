@@ -15,7 +15,7 @@ MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py 
 help:
 	@echo "make demo          learn a potential for alanine dipeptide (about 4 minutes)"
 	@echo "make demo-compare  the same, active against random selection"
-	@echo "make test          run the tests (about 18 minutes, with all that they install)"
+	@echo "make test          run the tests (about 25 minutes, with all that they install)"
 	@echo "make slurm         install what the tests of batch jobs need (root on Debian)"
 	@echo "make openfoam      install what the test of the channel by OpenFOAM needs (likewise)"
 	@echo "make test-slow     run the tests that take minutes, too"
