@@ -68,3 +68,11 @@ def test_mistakes_are_told_before_anything_runs(project: Any, files: Any, told: 
     assert done.returncode != 0
     assert told in " ".join(done.stderr.split())
     assert not (project.folder / "run-compare").exists()
+
+
+def test_names_with_a_dot_keep_their_seeds_apart(project: Any) -> None:
+    """A campaign's mark lies beside its directory, under the whole of its name."""
+    done = project.pal("compare", "v1.5=pal.toml", "--seeds", "2", "--quiet", *FEW)
+    assert done.returncode == 0, done.stderr
+    folder = project.folder / "run-compare"
+    assert {path.name for path in folder.glob("v*.json")} == {"v1.5-0.json", "v1.5-1.json"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from pal.errors import SettingsError
 
 if TYPE_CHECKING:
     from pal.monitor.comparison import CampaignData
-    from pal.runtime.compare import Comparison, Contender
+    from pal.runtime.compare import Contender
 
 
 def compare(
@@ -58,8 +59,9 @@ def compare(
             console.rule(name)
         else:
             finished += 1
-    path = comparison.write(f"{contenders[0].settings.name}: compared")
-    _present(console, comparison)
+    results = list(comparison.results())
+    path = comparison.write(f"{contenders[0].settings.name}: compared", results)
+    _present(console, results)
     console.print(f"\n{path}", soft_wrap=True)
     if finished < seeds * len(contenders):
         console.print("interrupted; the same command goes on where it stood")
@@ -78,19 +80,18 @@ def _contender(text: str, changes: list[str] | None) -> Contender:
     return Contender(name, found.settings, found.home)
 
 
-def _present(console: Console, comparison: Comparison) -> None:
+def _present(console: Console, results: Sequence[CampaignData]) -> None:
     """Print a line for each campaign, and what they are beside each other."""
     from pal.monitor.comparison_report import saving_text, speedup_text
 
-    data = list(comparison.results())
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(("Campaign", "seed", "labels", "error", "", "wall time")):
         table.add_column(column, justify="right" if number else "left")
-    for campaign in data:
+    for campaign in results:
         table.add_row(*_row(campaign))
     console.print()
     console.print(table)
-    for text in (saving_text(data), speedup_text(data)):
+    for text in (saving_text(results), speedup_text(results)):
         if text:
             console.print(f"\n{text}", highlight=False)
 

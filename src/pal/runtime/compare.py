@@ -63,9 +63,8 @@ class Comparison:
                     return
             yield one.settings.name, summary(one.settings.directory)
 
-    def write(self, title: str) -> Path:
-        """Write report.html, comparison.json and figures/ of those that ended."""
-        data = list(self.results())
+    def write(self, title: str, data: Sequence[CampaignData]) -> Path:
+        """Write report.html, comparison.json and figures/ of such `results`."""
         path = write_comparison(
             self._folder / "report.html",
             data,
@@ -123,7 +122,7 @@ class Comparison:
 
 def _mark(settings: Settings) -> Path:
     """The file beside a run directory with its settings, and whether it came to its end."""
-    return settings.directory.with_suffix(".json")
+    return settings.directory.with_name(f"{settings.directory.name}.json")
 
 
 def _marked(path: Path) -> dict[str, Any]:
