@@ -152,6 +152,19 @@ class Slurm:
             f"== {path.name}\n{text}" for path, text in zip(files, texts, strict=True)
         )
 
+    def affairs(self) -> str:
+        """The queue, what runs in it and where that stands, and the log, for a failed test."""
+        jobs = self.command("scontrol", "--oneliner", "show", "job", check=False)
+        running = []
+        for process in self.processes():
+            try:
+                place = Path(f"/proc/{process.pid}/wchan").read_text()
+                words = " ".join(process.cmdline())[:200]
+                running.append(f"{process.pid} {process.status()} in {place}: {words}")
+            except (psutil.Error, OSError):
+                continue
+        return "\n".join([jobs, *running, self.log()])
+
     def stop(self) -> None:
         """End all jobs and daemons, the steps of jobs among them, and wait until they are gone."""
         left = self.processes()

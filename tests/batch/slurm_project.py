@@ -82,8 +82,10 @@ class Project:
         return "\n".join(path.read_text() for path in sorted(self.run.glob("jobs/*.log")))
 
     def wait_labels(self, count: int) -> None:
+        """Wait for so many labels; the first start of all reads everything from disk."""
         enough = lambda: number_of_labels(self.run) >= count  # noqa: E731
-        eventually(enough, f"{count} labels; {self.output()}")
+        said = lambda: f"{count} labels; {self.output()}\n{self.slurm.affairs()}"  # noqa: E731
+        eventually(enough, said, 45)
 
     def submitted(self) -> list[str]:
         """The numbers of all jobs that were submitted for this campaign."""

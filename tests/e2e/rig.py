@@ -39,11 +39,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Wait until the condition holds, and return what it returned."""
+def eventually(
+    condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 20.0
+) -> Any:
+    """Wait until the condition holds, and return what it returned.
+
+    A function tells what is missing as things stand when the time is over.
+    """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        if time.monotonic() > deadline:
+            missing = what if isinstance(what, str) else what()
+            raise AssertionError(f"{missing}: not within {seconds} s")
         time.sleep(0.005)
     return found
 

@@ -110,7 +110,9 @@ class Job:
         return found
 
     def agent(self, rank: int) -> int:
-        pid: int = eventually(lambda: self.agents().get(rank), f"agent {rank}; {self.output}")
+        pid: int = eventually(
+            lambda: self.agents().get(rank), lambda: f"agent {rank}; {self.output}"
+        )
         return pid
 
     def family(self, rank: int) -> list[int]:
