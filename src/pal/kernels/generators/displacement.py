@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +13,14 @@ from pal.errors import ContractError
 from pal.kernels.atoms import starts, to_atoms, to_sample
 from pal.kernels.generators.parts.bounds import Bounds
 from pal.kernels.generators.parts.numbered import Numbered, rng_of
-from pal.records import Array, Feedback, Sample
-from pal.roles import Context, Stop
+from pal.records import Array, Sample
+from pal.roles import Context
 
 TRIES = 1000
 """Draws in a row that may leave the bounds before it is taken for a mistake."""
 
 
-class Displacement:
+class Displacement(Numbered):
     """Start geometries with every atom displaced at random.
 
     Each sample is drawn anew around one of the start geometries, whatever the committee says of
@@ -76,22 +76,7 @@ class Displacement:
         self._scales = scales
         self._uniform = distribution == "uniform"
         self._strain = strain
-        self._walker = Numbered(context, self._make, count)
-
-    def step(self, feedback: Feedback | None) -> Sample | Stop:
-        """Return the next sample; without feedback, the present one again."""
-        return self._walker.step(feedback)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self._walker)
-
-    def get_state(self) -> Any:
-        """Return the number of the present sample."""
-        return self._walker.get_state()
-
-    def set_state(self, state: Any) -> None:
-        """Continue from `get_state`."""
-        self._walker.set_state(state)
+        super().__init__(context, count)
 
     def _make(self, number: int) -> Sample:
         turn, place = divmod(number, len(self._homes))

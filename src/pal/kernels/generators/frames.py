@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pal.errors import ContractError
 from pal.kernels.atoms import starts
 from pal.kernels.generators.parts.numbered import Numbered
-from pal.records import Feedback, Sample
+from pal.records import Sample
 from pal.roles import STOP, Context, Stop
 
 
-class Frames:
+class Frames(Numbered):
     """The frames of a file, replayed one by one.
 
     Walker k of w begins with frame k and takes every w-th, so that together they replay the whole
@@ -51,22 +50,7 @@ class Frames:
         self._stops = at_end == "stop"
         # Whose turn the last frame is; it cannot be a walker's that does not exist.
         self._last = (len(self._frames) - 1) % context.count == context.index
-        self._walker = Numbered(context, self._make, count or len(self._frames))
-
-    def step(self, feedback: Feedback | None) -> Sample | Stop:
-        """Return the next frame; without feedback, the present one again."""
-        return self._walker.step(feedback)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self._walker)
-
-    def get_state(self) -> Any:
-        """Return the number of the present frame."""
-        return self._walker.get_state()
-
-    def set_state(self, state: Any) -> None:
-        """Continue from `get_state`."""
-        self._walker.set_state(state)
+        super().__init__(context, count or len(self._frames))
 
     def _make(self, number: int) -> Sample | Stop:
         if self._stops and self._last and number >= len(self._frames):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,15 +22,15 @@ from pal.kernels.generators.parts import vibrations
 from pal.kernels.generators.parts.bounds import Bounds
 from pal.kernels.generators.parts.journal import fingerprint
 from pal.kernels.generators.parts.numbered import Numbered, rng_of
-from pal.records import Array, Feedback, Sample, named
-from pal.roles import Context, Oracle, Stop
+from pal.records import Array, Sample, named
+from pal.roles import Context, Oracle
 
 STEP = 0.005
 """In Å, of the finite differences."""
 WIDTHS = {"classical": vibrations.classical_width, "wigner": vibrations.wigner_width}
 
 
-class NormalModes:
+class NormalModes(Numbered):
     """Geometries drawn from the harmonic vibrations around minima, at a temperature.
 
     Normal-mode sampling after Smith, Isayev and Roitberg, Chem. Sci. 8, 3192 (2017), but with
@@ -104,22 +104,7 @@ class NormalModes:
         self._width = WIDTHS[distribution]
         self._softest = min_wavenumber
         self._modes: dict[int, tuple[Array, Array]] = {}
-        self._walker = Numbered(context, self._make, count)
-
-    def step(self, feedback: Feedback | None) -> Sample | Stop:
-        """Return the next sample; without feedback, the present one again."""
-        return self._walker.step(feedback)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self._walker)
-
-    def get_state(self) -> Any:
-        """Return the number of the present sample."""
-        return self._walker.get_state()
-
-    def set_state(self, state: Any) -> None:
-        """Continue from `get_state`."""
-        self._walker.set_state(state)
+        super().__init__(context, count)
 
     def _make(self, number: int) -> Sample:
         turn, place = divmod(number, len(self._homes))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from ase import Atoms
@@ -15,14 +15,14 @@ from pal.kernels.atoms import starts, to_atoms, to_sample
 from pal.kernels.generators.displacement import TRIES
 from pal.kernels.generators.parts.bounds import Bounds
 from pal.kernels.generators.parts.numbered import Numbered, rng_of
-from pal.records import Array, Feedback, Sample
-from pal.roles import Context, Stop
+from pal.records import Array, Sample
+from pal.roles import Context
 
 SLACK: Final = 1.2
 """How much longer than the sum of covalent radii a bond may be."""
 
 
-class Transfer:
+class Transfer(Numbered):
     """An atom handed from a donor to an acceptor, at random: hydrogen and proton transfers.
 
     Each sample is drawn anew from one of the start geometries, whatever the committee says of the
@@ -89,22 +89,7 @@ class Transfer:
         self._stretch = stretch
         self._tilt = np.radians(tilt)
         self._scales = scales
-        self._walker = Numbered(context, self._make, count)
-
-    def step(self, feedback: Feedback | None) -> Sample | Stop:
-        """Return the next sample; without feedback, the present one again."""
-        return self._walker.step(feedback)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self._walker)
-
-    def get_state(self) -> Any:
-        """Return the number of the present sample."""
-        return self._walker.get_state()
-
-    def set_state(self, state: Any) -> None:
-        """Continue from `get_state`."""
-        self._walker.set_state(state)
+        super().__init__(context, count)
 
     def _make(self, number: int) -> Sample:
         turn, place = divmod(number, len(self._handovers))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,22 @@ from pal.records import Feedback, Sample
 from pal.roles import Context, Stop
 
 
-class Numbered:
-    """Sends one sample after the other, whatever the feedback; all its state is a number.
+class Numbered(ABC):
+    """A walker that sends one sample after the other, whatever the feedback.
 
-    `make(number)` returns a sample, the same for the same number. Walkers share the numbers out
-    among them: walker k of w has k, k + w, k + 2 w and so on. As `initial.kernel` it yields the
-    first `count`.
+    `_make(number)`, which a kernel adds, returns a sample, the same for the same number. Walkers
+    share the numbers out among them: walker k of w has k, k + w, k + 2 w and so on, and the number
+    is all their state. As `initial.kernel` it yields the first `count`.
     """
 
-    def __init__(
-        self, context: Context, make: Callable[[int], Sample | Stop], count: int = 0
-    ) -> None:
-        self._make = make
+    def __init__(self, context: Context, count: int) -> None:
         self._first, self._walkers = context.index, context.count
         self._number = context.index
         self._count = count
+
+    @abstractmethod
+    def _make(self, number: int) -> Sample | Stop:
+        """Return the sample of a number."""
 
     def step(self, feedback: Feedback | None) -> Sample | Stop:
         """Return the next sample; without feedback, the present one again."""
