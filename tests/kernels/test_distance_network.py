@@ -14,7 +14,7 @@ from toy_molecule import NUMBERS, RELAXED, batch_of, stretched
 from pal.errors import ContractError, NotFiniteError, ShapeError
 from pal.kernels.calculator import CommitteeCalculator
 from pal.kernels.models.distance_network import DistanceNetwork
-from pal.kernels.models.parts.lessons import Lessons, States
+from pal.kernels.models.parts.lessons import Lessons, States, orders_of
 from pal.records import Batch, Feedback, LabelledSample
 from pal.roles import Context
 from pal.testing.checks import check_model
@@ -320,6 +320,85 @@ def test_a_sample_stays_on_its_side_of_the_validation(make, data):
     checked_few = model._stack._divide(0, few.rows[0], few)[1]
     checked_many = model._stack._divide(0, many.rows[0], many)[1]
     assert set(checked_few) == {row for row in checked_many if row < 20}
+
+
+def repelling(positions):
+    """Energy (n,) and forces (n, atoms, 3) of charges, alike for atoms of one element."""
+    vectors = positions[:, :, None] - positions[:, None]
+    lengths = np.linalg.norm(vectors, axis=-1) + np.eye(len(NUMBERS))
+    pairs = np.outer(NUMBERS, NUMBERS) * (1 - np.eye(len(NUMBERS))) / lengths
+    return 0.5 * pairs.sum((1, 2)), ((pairs / lengths**2)[..., None] * vectors).sum(2)
+
+
+def charged(count, seed=0):
+    positions = np.array([item.sample["positions"] for item in stretched(count, seed)])
+    return [
+        LabelledSample(
+            number, {"positions": one, "numbers": NUMBERS}, {"energy": energy, "forces": forces}
+        )
+        for number, (one, energy, forces) in enumerate(
+            zip(positions, *repelling(positions), strict=True)
+        )
+    ]
+
+
+def test_a_label_holds_for_every_order_of_equivalent_atoms():
+    lessons = Lessons([charged(4)], States(1), equivalent=[[1, 2, 3]])
+    assert lessons.rows[0].tolist() == list(range(24))
+    assert lessons.identities.tolist() == np.repeat(range(4), 6).tolist()
+    energies, forces = repelling(lessons.positions)
+    np.testing.assert_allclose(lessons.energies[:, 0], energies)
+    np.testing.assert_allclose(lessons.forces[:, 0], forces)
+    hydrogens = lessons.positions[:6, 1:4]
+    assert len({one.tobytes() for one in hydrogens}) == 6
+    np.testing.assert_array_equal(
+        lessons.positions[:6, [0, 4]], lessons.positions[[0] * 6][:, [0, 4]]
+    )
+
+
+def test_equivalent_atoms_are_learned_from_each_other(make):
+    """What was labelled in one order only is known in another."""
+    items = charged(20)
+    own = np.array([item.sample["positions"] for item in items])
+    worse = []
+    for equivalent in ([], [[1, 2]]):
+        model = make(equivalent=equivalent, smoothness=1.0)
+        learn(model, items, 200)
+        errors = []
+        for positions in (own, own[:, [0, 2, 1, 3, 4]]):
+            batch = Batch([{"positions": one, "numbers": NUMBERS} for one in positions])
+            off = model.predict(batch)["forces"] - repelling(positions)[1]
+            errors.append(np.abs(off).mean())
+        worse.append(errors[1] / errors[0])
+    assert worse[0] > 1.5
+    assert worse[1] < 1.2
+
+
+def test_all_orders_of_a_sample_are_on_one_side_of_the_validation(make):
+    model = make(validation=0.3, equivalent=[[1, 2, 3]])
+    items = charged(20)
+    model.predict(batch_of(items))
+    lessons = Lessons([items], States(1), equivalent=[[1, 2, 3]])
+    learned, checked = model._stack._divide(0, lessons.rows[0], lessons)
+    assert not set(lessons.identities[learned]) & set(lessons.identities[checked])
+
+
+@pytest.mark.parametrize(
+    ("equivalent", "message"),
+    [
+        ([[1, 5]], "from 0 to 4"),
+        ([[1, 2], [2, 3]], "each in one of them"),
+        ([[0, 1]], r"nuclear charges \[6, 1\]"),
+    ],
+)
+def test_equivalent_atoms_must_be(make, data, equivalent, message):
+    with pytest.raises(ContractError, match=message):
+        learn(make(equivalent=equivalent), data, 1)
+
+
+def test_too_many_orders_are_refused():
+    with pytest.raises(ContractError, match="more than 1000 orders"):
+        orders_of([list(range(7))], np.ones(7))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -52,6 +52,9 @@ class DistanceNetwork:
         validation: fraction of the labels each member leaves out of its training, a different
             one per member, to see its own error.
         patience: epochs without a better validation error until the learning rate is halved.
+        equivalent: lists of indices of atoms that may change places, such as the hydrogen atoms of
+            a methyl group. Each label is then learned in all orders of them: more comes of a
+            label, and an epoch takes as many times as long.
         precision: of the network, "float32" or "float64".
         checkpoint: file of weights to start from, such as member-0.npz in a campaign's
             models/v000012, or that folder, of which each member takes its own.
@@ -77,6 +80,7 @@ class DistanceNetwork:
         averaging: float = 0.99,
         validation: float = 0.1,
         patience: int = 50,
+        equivalent: Sequence[Sequence[int]] = (),
         precision: Literal["float32", "float64"] = "float32",
         checkpoint: Path | str | None = None,
     ) -> None:
@@ -102,6 +106,7 @@ class DistanceNetwork:
             averaging=averaging,
             validation=validation,
             patience=patience,
+            equivalent=tuple(map(tuple, equivalent)),
             device=context.device,
             dtype=getattr(torch, precision),
         )

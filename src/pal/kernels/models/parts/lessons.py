@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +12,9 @@ import numpy as np
 
 from pal.errors import ContractError, ShapeError
 from pal.records import Array, Batch, Dataset, LabelledSample
+
+MOST_ORDERS: Final = 1000
+"""Of equivalent atoms: every sample is there once for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +45,76 @@ class States:
 class Lessons:
     """The distinct samples of all members' datasets, and which of them each member has.
 
-    `positions` (u, a, 3) in Å, `energies` (u, s) in eV, `forces` (u, s, a, 3) in eV/Å, all
-    float64; `elements` (a,) as `elements_of` says; `rows[k]` indexes member k's samples, as often
-    as its dataset repeats them.
+    A sample has a row for every order of its equivalent atoms: `positions` (u, a, 3) in Å,
+    `energies` (u, s) in eV, `forces` (u, s, a, 3) in eV/Å, all float64, and `identities` (u,);
+    `elements` (a,) as `elements_of` says; `rows[k]` indexes the rows of member k's samples, as
+    often as its dataset repeats them.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], states: States) -> None:
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        states: States,
+        equivalent: Sequence[Sequence[int]] = (),
+    ) -> None:
         items: dict[int, LabelledSample] = {}
         for dataset in datasets:
             if not dataset:
                 raise ContractError("distance_network: the dataset is empty; label samples first")
             items.update((item.identity, item) for item in dataset)
-        number = {identity: row for row, identity in enumerate(items)}
-        self.identities = list(items)
-        self.rows = [np.array([number[item.identity] for item in each]) for each in datasets]
         samples = Batch([item.sample for item in items.values()])
-        self.positions, self.elements = positions_of(samples), elements_of(samples)
+        positions, self.elements = positions_of(samples), elements_of(samples)
         labels = Batch([item.label for item in items.values()])
-        self.energies, self.forces = states.read(labels)
-        expected = (len(items), states.count, *self.positions.shape[1:])
-        if self.forces.shape != expected or self.energies.shape != expected[:2]:
+        energies, forces = states.read(labels)
+        expected = (len(items), states.count, *positions.shape[1:])
+        if forces.shape != expected or energies.shape != expected[:2]:
             raise ShapeError(
                 f"distance_network: a label needs {states.count} energies, and forces of the "
                 f"positions' shape {expected[2:]} for each; got {labels!r}; see its option "
                 "`states`"
             )
+        orders = orders_of(equivalent, self.elements)
+        self.positions = positions[:, orders].reshape(-1, *positions.shape[1:])
+        self.energies = energies.repeat(len(orders), axis=0)
+        self.forces = np.moveaxis(forces[:, :, orders], 2, 1).reshape(-1, *forces.shape[1:])
+        self.identities = np.repeat(list(items), len(orders))
+        numbers = np.arange(len(self.identities)).reshape(-1, len(orders))
+        own = dict(zip(items, numbers, strict=True))
+        self.rows = [np.concatenate([own[item.identity] for item in each]) for each in datasets]
+
+
+def orders_of(groups: Sequence[Sequence[int]], elements: Array) -> Array:
+    """Return all orders (g, a) of atoms that differ within groups; the first is their own.
+
+    Raises:
+        ContractError: there are no such atoms, they are of different elements, belong to several
+            groups, or may be ordered in more ways than `MOST_ORDERS`.
+    """
+    named = [index for group in groups for index in group]
+    if len(set(named)) < len(named) or not all(0 <= index < len(elements) for index in named):
+        raise ContractError(
+            "distance_network: expected equivalent = lists of different indices of atoms from 0 "
+            f"to {len(elements) - 1}, each in one of them; got {[list(g) for g in groups]}"
+        )
+    for group in groups:
+        kinds = elements[list(group)]
+        if (kinds != kinds[:1]).any():
+            raise ContractError(
+                f"distance_network: the equivalent atoms {list(group)} have the nuclear charges "
+                f"{kinds.tolist()}; expected atoms of one element"
+            )
+    if math.prod(math.factorial(len(group)) for group in groups) > MOST_ORDERS:
+        raise ContractError(
+            f"distance_network: equivalent = {[list(g) for g in groups]} allows more than "
+            f"{MOST_ORDERS} orders of the atoms; name fewer of them"
+        )
+    orders = []
+    for turned in itertools.product(*map(itertools.permutations, groups)):
+        order = np.arange(len(elements))
+        for group, turn in zip(groups, turned, strict=True):
+            order[list(group)] = turn
+        orders.append(order)
+    return np.array(orders)
 
 
 class Plateau:

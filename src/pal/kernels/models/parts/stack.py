@@ -42,6 +42,7 @@ class Recipe:
     averaging: float
     validation: float
     patience: int
+    equivalent: tuple[tuple[int, ...], ...]
     device: str
     dtype: torch.dtype
 
@@ -153,7 +154,7 @@ class Stack:
 
     def train(self, datasets: Sequence[Dataset]) -> Iterator[Sequence[Metrics]]:
         """Yield one metrics per member after each epoch, until no member improves."""
-        lessons = Lessons(datasets, self._recipe.states)
+        lessons = Lessons(datasets, self._recipe.states, self._recipe.equivalent)
         self._build(lessons.positions.shape[1])
         self._meet(lessons.elements)
         inverse, places = self._pairs.describe(lessons.positions)
