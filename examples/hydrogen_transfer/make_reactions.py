@@ -45,6 +45,16 @@ GLYCINE = ("CONHHCHHCONHH", [[0, 0, 0], [1.21, 0, 0], [-0.74, 1.13, 0], [-0.55, 
            [-1.26, 3.5, 0], [-2.45, 3.2, 0], [-0.85, 4.78, 0], [0.13, 5.02, 0],
            [-1.54, 5.52, 0]])  # fmt: skip
 """N-formylglycinamide, H-CO-NH-CH2-CO-NH2: a glycine residue as it stands in a peptide."""
+METHYLACETAMIDE = ("CONCHHHHCHHH", [[0, 0, 0], [1.21, 0, 0], [-0.74, 1.13, 0], [-0.75, -1.3, 0],
+                   [-0.09, -2.16, 0], [-1.39, -1.35, 0.88], [-1.39, -1.35, -0.88],
+                   [-1.74, 1.03, 0], [-0.16, 2.46, 0], [0.93, 2.4, 0],
+                   [-0.48, 3.01, 0.89], [-0.48, 3.01, -0.89]])  # fmt: skip
+AMINOETHANAL = ("COHCHHNHH", [[0, 0.46, 0], [1.22, 0.36, 0], [-0.48, 1.47, 0], [-0.95, -0.7, 0],
+                [-1.6, -0.65, 0.88], [-1.6, -0.65, -0.88], [-0.25, -1.98, 0],
+                [0.35, -2.02, 0.82], [0.35, -2.02, -0.82]])  # fmt: skip
+GLYCINAMIDE = ("CONHHCHHNHH", [[0, 0, 0], [1.21, 0, 0], [-0.74, 1.13, 0], [-1.74, 1.03, 0],
+               [-0.3, 2.04, 0], [-0.75, -1.32, 0], [-1.39, -1.38, 0.88], [-1.39, -1.38, -0.88],
+               [0.15, -2.47, 0], [0.77, -2.42, 0.8], [0.77, -2.42, -0.8]])  # fmt: skip
 
 MOLECULES = {
     "methane": molecule("CH4"),
@@ -56,6 +66,10 @@ MOLECULES = {
     "formamide": Atoms(*FORMAMIDE),
     "N-methylformamide": Atoms(*METHYLFORMAMIDE),
     "glycine": Atoms(*GLYCINE),
+    "acetaldehyde": molecule("CH3CHO"),
+    "N-methylacetamide": Atoms(*METHYLACETAMIDE),
+    "aminoethanal": Atoms(*AMINOETHANAL),
+    "glycinamide": Atoms(*GLYCINAMIDE),
 }
 SITES = {
     "methane C": ("methane", 1),
@@ -68,6 +82,13 @@ SITES = {
     "acetamide C": ("acetamide", 5),
     "formamide C": ("formamide", 3),
 }
+MORE = {
+    "acetaldehyde CA": ("acetaldehyde", 5),
+    "N-methylacetamide CA": ("N-methylacetamide", 10),
+    "aminoethanal CA": ("aminoethanal", 4),
+    "glycinamide CA": ("glycinamide", 6),
+}
+"""Radicals next to a carbonyl group, a nitrogen atom, or both: a peptide's are stabilised so."""
 NEW = {
     "N-methylformamide CA": ("N-methylformamide", 7),
     "glycine CA": ("glycine", 6),
@@ -100,7 +121,7 @@ def oriented(site: tuple[str, int], minima: dict[str, Atoms]) -> tuple[Atoms, At
 
 def guess(donor: str, acceptor: str, minima: dict[str, Atoms]) -> Atoms:
     """Return the guess of a transition state: donor, hydrogen, acceptor, and all the others."""
-    sites = SITES | NEW
+    sites = SITES | MORE | NEW
     (one, others), (two, more) = (oriented(sites[name], minima) for name in (donor, acceptor))
     radius = covalent_radii[1] + STRETCH
     reach = [radius + covalent_radii[each.numbers[0]] for each in (one, two)]
@@ -126,7 +147,7 @@ def guess(donor: str, acceptor: str, minima: dict[str, Atoms]) -> Atoms:
 def fragments(surface: Surface, minima: dict[str, Atoms]) -> dict[str, Atoms]:
     """Return molecule and radical of each site, relaxed, by their names."""
     found = {}
-    for site, (name, hydrogen) in (SITES | NEW).items():
+    for site, (name, hydrogen) in (SITES | MORE | NEW).items():
         radical = minima[name].copy()
         del radical[hydrogen]
         for kind, atoms in (("molecule", minima[name]), ("radical", relaxed(surface, radical))):
@@ -165,6 +186,7 @@ def main() -> None:
     parts = fragments(surface, minima)
     pairs = list(combinations_with_replacement(SITES, 2))
     order = np.random.default_rng(7).permutation(len(pairs))
+    further = [p for p in combinations_with_replacement(SITES | MORE, 2) if set(p) & set(MORE)]
     known: list[Barrier] = []
     frames: dict[str, list[Atoms]] = {"reactions.xyz": [], "unseen.xyz": [], "heldout.extxyz": []}
     for donor, acceptor in [pairs[i] for i in order] + [
@@ -183,6 +205,7 @@ def main() -> None:
             frames["heldout.extxyz"] += fall(surface, top, len(known))
         elif pair:
             frames["reactions.xyz"].append(start)
+    frames["reactions.xyz"] += [guess(*pair, minima) for pair in further]
     radicals = {f"{site}, radical" for site in NEW}
     frames["unseen_fragments.xyz"] = list(parts.values())
     frames["fragments.xyz"] = [a for name, a in parts.items() if name not in radicals]

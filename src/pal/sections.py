@@ -266,6 +266,13 @@ class ExchangeSettings(Section):
     slot_size: Bytes = Field(
         default=4 << 20, description="room per walker for a sample, and for its feedback"
     )
+    nice: int = Field(
+        default=0,
+        ge=0,
+        le=19,
+        description="how far walkers and committee stand back where others want the same cores, "
+        "as of the command nice: 0, not at all, to 19",
+    )
 
 
 class QueueSettings(Section):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from rig import TOYS, labels_in, run, trace
+from rig import TOYS, labels_in, processes_of, run, trace
 
 import pal
 from pal.controller.commands import State
 from pal.ledger.directory import RunDirectory
 from pal.ledger.ledger import Ledger
+from pal.runtime.happenings import Happening
 from pal.runtime.weights import fetch, stored
 
 LABELS = {"labels": 25, "final_training": 0}
@@ -42,6 +45,22 @@ def test_a_campaign_runs_to_its_labels_and_every_label_is_true(folder: Path) -> 
     assert not done.failures
     assert done.last.phase == "finished"
     assert not RunDirectory(folder).holder()
+
+
+def test_walkers_and_committee_stand_back_where_they_are_told_to(folder: Path) -> None:
+    nice: dict[str, int] = {}
+
+    def look(_: Happening) -> None:
+        for pid, name in processes_of(folder).items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                nice[name] = max(psutil.Process(pid).nice(), nice.get(name, -20))
+
+    own = psutil.Process().nice()
+    run(folder, look, exchange={"nice": 3}, model={"predictors": 2}, stop=LABELS)
+    back = {name for name, value in nice.items() if value == own + 3}
+    assert back >= {"exchange", "generator-0", "generator-1", "generator-2"}
+    assert {"oracle-0", "trainer-0"} <= nice.keys() - back
+    assert {nice[name] for name in nice.keys() - back} == {own}
 
 
 def test_a_campaign_in_python_objects_with_a_report(folder: Path, with_report: None) -> None:

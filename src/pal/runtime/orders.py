@@ -67,6 +67,8 @@ class Job:
     wanted: str = "cpu"
     """The device the settings name; `device` is what the node has given for it."""
     cores: tuple[int, ...] = ()
+    nice: int = 0
+    """How far it stands back for others on the same cores."""
     save_interval: float = 60.0
     restarts: int = 10
     """How often, within an hour, a walker of this process may begin again."""

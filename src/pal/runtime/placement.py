@@ -278,7 +278,7 @@ class Builder:
         self, settings: Settings, common: dict[str, Any], hosts: int = 0, predictors: int = 0
     ) -> None:
         self._settings = settings
-        self._common = common
+        self._common = {**common, "nice": settings.exchange.nice}
         self._hosts = hosts
         self._predictors = predictors
 

@@ -184,6 +184,8 @@ def _surroundings(job: Job) -> None:
         os.environ[name] = str(job.threads)
     if job.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job.cores)
+    if job.nice:
+        os.nice(job.nice)
     if job.device.startswith("cuda:"):
         os.environ["CUDA_VISIBLE_DEVICES"] = job.device.removeprefix("cuda:")
     elif job.device == "cpu" and job.role != "broker":  # what it starts may have other devices
