@@ -3,9 +3,9 @@
     python barriers.py pal.toml                     # of its run: a table, barriers.json and .svg
     python barriers.py pal.toml --run run-compare/active-0 --run run-compare/random-0
 
-On each surface the transition state is searched from the same guess, and molecule and radical of
-donor and acceptor are relaxed on their own; barriers are differences to these. The oracle's own
-results are in unseen.json, which make_reactions.py wrote.
+On each surface the transition state is searched from the oracle's, so that both are of the same
+conformer, and molecule and radical of donor and acceptor are relaxed on their own; barriers are
+differences to these. The oracle's own results are in unseen.json, which make_reactions.py wrote.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def barrier(surface: Surface, guess: Atoms, top: Atoms, fragments: dict[str, Ato
 
 
 def unseen() -> tuple[list[Atoms], dict[str, Atoms], dict[tuple[str, str], Barrier]]:
-    """Return the guesses, the fragments by name, and the oracle's barriers."""
+    """Return the oracle's transition states, the fragments by name, and its barriers."""
     guesses = read(HERE / "unseen.xyz", index=":")
     fragments = {atoms.info["name"]: atoms for atoms in read(HERE / "unseen_fragments.xyz", ":")}
     known = [Barrier(**item) for item in json.loads((HERE / "unseen.json").read_text())]

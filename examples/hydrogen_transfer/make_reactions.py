@@ -8,7 +8,8 @@ its transition state, both molecules as they are at rest, sharing the hydrogen o
 line between donor and acceptor. Donor, hydrogen and acceptor are always the first three atoms.
 
     reactions.xyz         those that campaigns explore
-    unseen.xyz            those that no campaign sees: pairs of known sites, and new positions
+    unseen.xyz            those that no campaign sees, pairs of known sites and new positions:
+                          their transition states by the oracle
     unseen.json           the barriers of the latter, by the oracle
     heldout.extxyz        labelled geometries of the latter, from dynamics off their barriers
     fragments.xyz         molecules and radicals on their own, but not the new radicals
@@ -201,7 +202,7 @@ def main() -> None:
         if found is not None:
             print(found, flush=True)
             known.append(found)
-            frames["unseen.xyz"].append(start)
+            frames["unseen.xyz"].append(Atoms(top.numbers, top.positions, info=start.info))
             frames["heldout.extxyz"] += fall(surface, top, len(known))
         elif pair:
             frames["reactions.xyz"].append(start)

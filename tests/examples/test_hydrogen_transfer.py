@@ -140,12 +140,18 @@ def test_what_is_unseen_is_in_no_file_that_campaigns_read(barriers):
 
 
 def test_guesses_share_the_hydrogen_between_donor_and_acceptor():
-    for file in ("reactions.xyz", "unseen.xyz"):
-        for sample in read_samples(EXAMPLE / file):
-            to_donor, to_acceptor, apart = lengths(sample["positions"])
-            assert 1.1 < min(to_donor, to_acceptor) <= max(to_donor, to_acceptor) < 1.4
-            assert apart == pytest.approx(to_donor + to_acceptor, abs=1e-3)
-            assert sample["numbers"].sum() % 2 == 1, "not an open shell"
+    for sample in read_samples(EXAMPLE / "reactions.xyz"):
+        to_donor, to_acceptor, apart = lengths(sample["positions"])
+        assert 1.1 < min(to_donor, to_acceptor) <= max(to_donor, to_acceptor) < 1.4
+        assert apart == pytest.approx(to_donor + to_acceptor, abs=1e-3)
+        assert sample["numbers"].sum() % 2 == 1, "not an open shell"
+
+
+def test_what_is_unseen_are_transition_states_of_the_oracle():
+    oracle = Xtb(**load(EXAMPLE / "pal.toml").oracle.options)
+    for sample in read_samples(EXAMPLE / "unseen.xyz"):
+        assert max(lengths(sample["positions"])[:2]) < 1.9
+        assert np.linalg.norm(oracle.label(sample)["forces"], axis=1).max() < 0.03
 
 
 def test_the_oracle_has_the_barriers_that_are_written(barriers):
