@@ -2,7 +2,8 @@
 # Installs what the tests need to run a small Slurm of their own: Debian, as root. Elsewhere it
 # says so and does nothing; those tests are skipped then.
 set -u
-if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null; then
+pmix() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q 'libpmix\.so '; }
+if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null && pmix; then
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
@@ -10,7 +11,8 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
-packages="slurm-wlm munge slurmctld slurmd slurm-client"
+# srun's plugin for Open MPI opens libpmix.so by this name, which only the -dev package has.
+packages="slurm-wlm munge slurmctld slurmd slurm-client libpmix-dev"
 # No service is to start: the tests run their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then

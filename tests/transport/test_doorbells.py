@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -62,6 +63,25 @@ def test_the_ring_of_another_thread_wakes(bell: Doorbell) -> None:
     thread.start()
     assert bell.wait_for(10.0)
     thread.join()
+
+
+def test_a_signal_does_not_end_the_wait(bell: Doorbell) -> None:
+    """As a batch system sends them to every process of a job; a handler runs, and does no harm."""
+    heard: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        heard.append(number)
+        if len(heard) == 3:
+            bell.ring()
+
+    before = signal.signal(signal.SIGALRM, hear)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        bell.wait()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(heard) >= 3
 
 
 def test_two_processes_wake_each_other_in_turn(bell: Doorbell) -> None:

@@ -58,13 +58,18 @@ class EventDoorbell:
 
     def wait(self) -> None:
         """Read the eventfd, which blocks while it is zero."""
-        os.eventfd_read(self._fd)
+        while True:
+            try:
+                os.eventfd_read(self._fd)
+            except InterruptedError:  # unlike other calls, Python does not repeat this one
+                continue
+            return
 
     def wait_for(self, seconds: float) -> bool:
         """Wait with a limit."""
         if not _readable(self._fd, seconds):
             return False
-        os.eventfd_read(self._fd)
+        self.wait()
         return True
 
     def close(self) -> None:
