@@ -56,6 +56,8 @@ AMINOETHANAL = ("COHCHHNHH", [[0, 0.46, 0], [1.22, 0.36, 0], [-0.48, 1.47, 0], [
 GLYCINAMIDE = ("CONHHCHHNHH", [[0, 0, 0], [1.21, 0, 0], [-0.74, 1.13, 0], [-1.74, 1.03, 0],
                [-0.3, 2.04, 0], [-0.75, -1.32, 0], [-1.39, -1.38, 0.88], [-1.39, -1.38, -0.88],
                [0.15, -2.47, 0], [0.77, -2.42, 0.8], [0.77, -2.42, -0.8]])  # fmt: skip
+FORMYLAMINOETHANAL = ("CONHHCHHCOH", [*GLYCINE[1][:10], [-0.92, 4.55, 0]])
+"""N-formylaminoethanal, H-CO-NH-CH2-CHO."""
 
 MOLECULES = {
     "methane": molecule("CH4"),
@@ -71,6 +73,8 @@ MOLECULES = {
     "N-methylacetamide": Atoms(*METHYLACETAMIDE),
     "aminoethanal": Atoms(*AMINOETHANAL),
     "glycinamide": Atoms(*GLYCINAMIDE),
+    "ethanol": molecule("CH3CH2OH"),
+    "N-formylaminoethanal": Atoms(*FORMYLAMINOETHANAL),
 }
 SITES = {
     "methane C": ("methane", 1),
@@ -88,8 +92,11 @@ MORE = {
     "N-methylacetamide CA": ("N-methylacetamide", 10),
     "aminoethanal CA": ("aminoethanal", 4),
     "glycinamide CA": ("glycinamide", 6),
+    "ethanol O": ("ethanol", 3),
+    "N-formylaminoethanal CA": ("N-formylaminoethanal", 6),
 }
-"""Radicals next to a carbonyl group, a nitrogen atom, or both: a peptide's are stabilised so."""
+"""Radicals next to a carbonyl group, a nitrogen atom, or both: a peptide's are stabilised so. And
+a second hydroxyl group, for transfers between two oxygen atoms that are not held out."""
 NEW = {
     "N-methylformamide CA": ("N-methylformamide", 7),
     "glycine CA": ("glycine", 6),
