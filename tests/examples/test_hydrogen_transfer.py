@@ -147,11 +147,23 @@ def test_guesses_share_the_hydrogen_between_donor_and_acceptor():
         assert sample["numbers"].sum() % 2 == 1, "not an open shell"
 
 
-def test_what_is_unseen_are_transition_states_of_the_oracle():
+@pytest.mark.parametrize(
+    ("name", "every", "largest"), [("unseen.xyz", 1, 0.03), ("tops.xyz", 4, 0.1)]
+)
+def test_tops_are_transition_states_of_the_oracle(name, every, largest):
+    """Stationary points, as far as the digits go that the file has."""
     oracle = Xtb(**load(EXAMPLE / "pal.toml").oracle.options)
-    for sample in read_samples(EXAMPLE / "unseen.xyz"):
+    for sample in read_samples(EXAMPLE / name)[::every]:
         assert max(lengths(sample["positions"])[:2]) < 1.9
-        assert np.linalg.norm(oracle.label(sample)["forces"], axis=1).max() < 0.03
+        assert np.linalg.norm(oracle.label(sample)["forces"], axis=1).max() < largest
+
+
+@pytest.mark.parametrize("name", ["tops.xyz", "paths.xyz"])
+def test_ways_to_the_barriers_are_those_of_reactions_that_campaigns_explore(name):
+    seen = {bytes(sample["numbers"]) for sample in read_samples(EXAMPLE / "reactions.xyz")}
+    unseen = {bytes(sample["numbers"]) for sample in read_samples(EXAMPLE / "unseen.xyz")}
+    assert not seen & unseen, "the order of the atoms tells reactions apart"
+    assert {bytes(sample["numbers"]) for sample in read_samples(EXAMPLE / name)} <= seen
 
 
 def test_the_oracle_has_the_barriers_that_are_written(barriers):

@@ -35,7 +35,10 @@ class Xtb:
     barriers of their reactions, are described better.
 
     Each calculation begins with the charges of the last one of the same composition, which
-    saves cycles and leaves a trace of history within the threshold of convergence.
+    saves cycles and leaves a trace of history within the threshold of convergence. Where the
+    self-consistent field has several solutions, as it may for radicals and broken bonds, the
+    beginning decides which one is found: with `restart = false` labels depend on the sample
+    alone.
 
     Options:
         method: the parametrisation.
