@@ -464,10 +464,10 @@ def test_oracles_beyond_the_job_are_freed_and_not_counted(
         (tmp_path / "gate").touch()
         eventually(lambda: makers(tmp_path) >= {0, 1, 2, 3}, "labels of all oracles")
         assert set(hand.states(State.DROPPED)) >= set(running)
-        before = number_of_labels(folder)
         hand.do("scale", kernel="oracle", count=0)
         eventually(lambda: not {"oracle-0", "oracle-3"} & oracles(folder), "two have gone")
-        eventually(lambda: number_of_labels(folder) > before + 4, "labels go on")
+        before = number_of_labels(folder)
+        eventually(lambda: number_of_labels(folder) > before + 4, "labels by those beyond")
 
     beyond = {
         "executor": "concurrent.futures:ProcessPoolExecutor",

@@ -74,6 +74,8 @@ class Broker:
             job.extra["sanity"],
         )
         self._out: dict[int, Out] = {}
+        self._free_places: set[int] = set()
+        """Those whose last word was that they are free."""
         self._done: deque[Out] = deque()
         self._bell = create_doorbell()
         self._worked = False
@@ -93,7 +95,7 @@ class Broker:
         """Take samples and answers as they come."""
         channel = self._desk.channel
         for oracle in self._desk.job.oracles:
-            channel.send(OracleFree(oracle))
+            self._say(OracleFree(oracle))
         poller = select.poll()
         poller.register(self._bell.fds[0], select.POLLIN)
         while True:
@@ -117,13 +119,22 @@ class Broker:
     def _obey(self, message: Any) -> None:
         if isinstance(message, LabelTask):
             self._start(message)
-        elif isinstance(message, DropLabel) and (out := self._out.get(message.oracle)):
-            out.dropped = True
-            if out in self._stranded:
-                self._stranded.remove(out)
-                self._down(out, None)
-            elif out.future is not None:
-                cancel(out.future)
+        elif isinstance(message, DropLabel):
+            self._drop(message.oracle)
+
+    def _drop(self, oracle: int) -> None:
+        """Give a label up. The manager waits for the place to be told free, once, in any case."""
+        out = self._out.get(oracle)
+        if out is None:  # its answer and this order have crossed
+            if oracle not in self._free_places:
+                self._say(OracleFree(oracle))
+            return
+        out.dropped = True
+        if out in self._stranded:
+            self._stranded.remove(out)
+            self._down(out, None)
+        elif out.future is not None:
+            cancel(out.future)
 
     def _start(self, task: LabelTask) -> None:
         errand = Errand(self._terms, task.oracle, task.identity, task.sample, task.attempt)
@@ -242,6 +253,15 @@ class Broker:
     def _free(self, out: Out, message: Any) -> None:
         """Have the place free again before anyone can hear of it."""
         self._out.pop(out.errand.oracle)
+        self._say(message)
+        if out.dropped and not isinstance(message, OracleFree):
+            self._say(OracleFree(out.errand.oracle))
+
+    def _say(self, message: LabelDone | LabelRefused | OracleFree) -> None:
+        if isinstance(message, OracleFree):
+            self._free_places.add(message.oracle)
+        else:
+            self._free_places.discard(message.oracle)
         self._desk.channel.send(message)
 
     def _end(self) -> None:
