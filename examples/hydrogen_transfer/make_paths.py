@@ -26,7 +26,7 @@ from ase.io import write
 from barriers import ORACLE, Surface
 from make_reactions import fall
 
-from pal.kernels.atoms import to_atoms
+from pal.kernels.atoms import read_samples, to_atoms
 from pal.kernels.generators.transfer import Transfer
 from pal.records import Array, Sample
 from pal.roles import Context
@@ -93,7 +93,7 @@ def main() -> None:
         stretch=0.1,
         tilt=TILT,
         scales=[0.02],
-        count=SEARCHES * reactions.read_text().count("Properties"),
+        count=SEARCHES * len(read_samples(reactions)),
     )
     paths: list[Atoms] = []
     tops: list[Atoms] = []

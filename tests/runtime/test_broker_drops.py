@@ -94,7 +94,7 @@ def test_an_answer_that_crosses_the_order_frees_the_place_all_the_same(
 def test_an_executor_that_lost_it_before_the_order_came_has_told_so(
     broker: Broker, by_hand: ByHand
 ) -> None:
-    """By then the place may have another label, which is not to be given up."""
+    """To be told free twice would take away the label that the place may have by then."""
     by_hand.futures[0].cancel()
     broker._settle()
     broker._obey(DropLabel(PLACE))
