@@ -355,11 +355,17 @@ class Sick(Quadratic):
 
 
 class Explosive(Quadratic):
-    """Member 1 gets weights by which its predictions overflow, in its second training."""
+    """Member 1 gets weights by which its predictions overflow, in its second training.
+
+    The features are twice those of `Quadratic`, so that they overflow at the origin too.
+    """
 
     def __init__(self, context: Context, flag: str) -> None:
-        super().__init__(context)
+        super().__init__(context, rate=0.05 / 4)
         self.flag, self.chosen, self.trainings = flag, context.index == 1, 0
+
+    def features(self, x: Array) -> Array:
+        return 2 * super().features(x)
 
     def train(self, dataset: Dataset) -> Iterator[Metrics]:
         self.trainings += 1
