@@ -4,8 +4,10 @@ BIN := $(VENV)/bin
 MACE := $(VENV)-mace/bin
 MPICH := $(VENV)-mpich/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
-# Tests of one process each, which share the cores; the others start processes of their own.
-ALONE := $(addprefix tests/,controller docs exchange kernels ledger monitor simulate testing transport)
+# Tests that share the cores: of single processes, or of whole campaigns that nothing disturbs. The
+# others look at how processes wait, die and return, and have the machine to themselves.
+SHARING := $(addprefix tests/,e2e/test_kernel_grid.py examples/test_hydrogen_networks.py \
+	controller docs exchange kernels ledger monitor simulate testing transport)
 # The tests that MACE's environment runs.
 MACE_TESTS := tests/kernels/test_mace.py tests/kernels/test_graph_potentials.py \
 	tests/examples/test_bismuth_mace.py tests/examples/test_hydrogen_networks.py
@@ -63,9 +65,9 @@ openfoam:
 	@tests/examples/install_openfoam.sh
 
 test: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm openfoam
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(ALONE)
-	$(BIN)/python -m pytest -m 'not slow' --durations=25 $(addprefix --ignore=,$(ALONE))
-	$(MACE)/python -m pytest -m 'not slow' $(MACE_TESTS)
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(SHARING)
+	$(BIN)/python -m pytest -m 'not slow' --durations=25 $(addprefix --ignore=,$(SHARING))
+	$(MACE)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(MACE_TESTS)
 
 test-slow: $(BIN)/.dev $(MACE)/.ready $(MPICH)/.ready slurm openfoam
 	$(BIN)/python -m pytest
